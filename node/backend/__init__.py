@@ -1,0 +1,1 @@
+"""The backend: switchboard, channel interpreter, store, chain client, wallet, API."""

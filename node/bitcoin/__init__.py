@@ -1,0 +1,1 @@
+"""Scripts, transactions and signature hashes over wallycore."""

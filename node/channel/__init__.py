@@ -1,0 +1,1 @@
+"""BOLT 2 channels as a pure function: step(channel, event) -> (channel, effects)."""

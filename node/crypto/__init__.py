@@ -1,0 +1,1 @@
+"""Functions over C libraries: keys, BOLT 3 derivation, shachain, Sphinx onions."""

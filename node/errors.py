@@ -1,0 +1,13 @@
+"""The three exception families of the node (house rule 5), each caught in exactly one place."""
+
+
+class MalformedMessage(Exception):  # noqa: N818 - a fact about bytes, not a fault of ours
+    """Bytes that are no valid message: answered with a warning, and the session ends."""
+
+
+class PeerFault(Exception):  # noqa: N818 - names who is at fault
+    """A well-formed message that the protocol forbids here: the channel or the session fails."""
+
+
+class Refused(Exception):  # noqa: N818 - the answer to our own command
+    """Our own command cannot be carried out; nothing has changed."""

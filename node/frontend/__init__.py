@@ -1,0 +1,1 @@
+"""A stateless frontend: listener, connections, gossip, uplink."""

@@ -1,0 +1,1 @@
+"""The public graph: validation, queries, rebroadcast, route finding."""

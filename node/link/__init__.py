@@ -1,0 +1,1 @@
+"""The link between frontend and backend: messages and framing, sans-IO."""

@@ -1,0 +1,1 @@
+"""Relaying, sending and receiving payments; invoices."""

@@ -1,0 +1,1 @@
+"""Where asyncio begins: streams, clock, randomness, configuration, logging, metrics."""
