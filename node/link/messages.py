@@ -1,0 +1,206 @@
+"""What frontend and backend tell each other, apart from bulk frames (`node.link.frames`).
+
+Every message is a msgpack map with a `t` tag. Unknown fields are ignored and new ones have defaults, so that a
+frontend one release behind or ahead works; what can't be expressed so raises the protocol number.
+"""
+
+import msgspec
+
+PROTOCOL_MIN = 1
+PROTOCOL_MAX = 1
+
+MAX_FRONTEND_ID = 64  # characters; names a process in logs and metrics
+
+
+class Control(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"):
+    """A control message of the link."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What the backend asks of every frontend, so that all behave alike."""
+
+    session_window_bytes: int = 262_144
+    held_offers: int = 2_000
+    handshake_timeout_s: float = 20.0
+    init_timeout_s: float = 20.0
+    ping_interval_s: float = 30.0
+    ping_timeout_s: float = 30.0
+    beat_interval_s: float = 1.0
+    beat_timeout_s: float = 10.0
+    queries_per_s: float = 5.0
+    flush_interval_s: float = 60.0
+    max_write_buffer_bytes: int = 4_194_304
+
+
+class Hello(Control, frozen=True, tag="hello"):
+    """First on a link, from the frontend: who it is and which protocols it speaks."""
+
+    protocol_min: int
+    protocol_max: int
+    frontend_id: str
+    version: str
+    highest_epoch: int = 0
+    capabilities: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
+
+
+class Welcome(Control, frozen=True, tag="welcome"):
+    """The backend's answer: the protocol chosen, its term of leadership, and what to tell peers."""
+
+    protocol: int
+    epoch: int
+    node_id: bytes
+    chain_hash: bytes
+    features: bytes
+    graph_sequence: int
+    limits: Limits = Limits()
+
+
+class Rejected(Control, frozen=True, tag="rejected"):
+    """The backend will not have this frontend; the link ends."""
+
+    reason: str
+
+
+class Beat(Control, frozen=True, tag="beat"):
+    """A sign of life; `echo` returns the other side's last number, for the delay."""
+
+    number: int
+    echo: int = 0
+
+
+class Status(Control, frozen=True, tag="status"):
+    """A frontend's load, with each beat."""
+
+    sessions: int
+    messages_in: int
+    messages_out: int
+    bytes_in: int
+    bytes_out: int
+    graph_sequence: int
+
+
+class Acks(Control, frozen=True, tag="acks"):
+    """Cumulative acknowledgements: (session, highest sequence number taken over)."""
+
+    acks: tuple[tuple[int, int], ...]
+
+
+class HandshakeStarted(Control, frozen=True, tag="started"):
+    """A stranger connected and sent act one."""
+
+    session: int
+    address: str
+    act: bytes
+
+
+class Act(Control, frozen=True, tag="act"):
+    """A later act of a session's handshake: from the peer on the way up, for the peer on the way down."""
+
+    session: int
+    act: bytes
+    dial: int | None = None
+
+
+class Established(Control, frozen=True, tag="established"):
+    """The handshake ran; the transport keys, and the last act where we are the initiator."""
+
+    session: int
+    node_id: bytes
+    send_key: bytes
+    receive_key: bytes
+    chaining_key: bytes
+    act: bytes = b""
+
+
+class HandshakeRefused(Control, frozen=True, tag="refused"):
+    session: int
+    cause: str
+
+
+class Dial(Control, frozen=True, tag="dial"):
+    """Connect to a peer and start the handshake with this act one."""
+
+    dial: int
+    node_id: bytes
+    address: str
+    act: bytes
+    timeout_s: float = 20.0
+
+
+class DialFailed(Control, frozen=True, tag="dial_failed"):
+    dial: int
+    cause: str
+
+
+class SessionReady(Control, frozen=True, tag="ready"):
+    """Init messages were exchanged; `init` is the peer's, raw."""
+
+    session: int
+    init: bytes
+    address: str
+
+
+class SessionEnded(Control, frozen=True, tag="ended"):
+    session: int
+    cause: str
+
+
+class CloseSession(Control, frozen=True, tag="close"):
+    """End a session; `message` (raw) goes out first."""
+
+    session: int
+    cause: str
+    message: bytes = b""
+
+
+class StartSync(Control, frozen=True, tag="sync"):
+    """Ask this peer for gossip: run the queries of BOLT 7, then stream what is new."""
+
+    session: int
+
+
+class GraphWanted(Control, frozen=True, tag="graph_wanted"):
+    """Send what came after `after` (-1: everything)."""
+
+    after: int
+
+
+class GraphCurrent(Control, frozen=True, tag="graph_current"):
+    """All records up to `sequence` have been sent."""
+
+    sequence: int
+
+
+class Verdicts(Control, frozen=True, tag="verdicts"):
+    """(offer, verdict) pairs for announcements that a frontend offered; "" means accepted."""
+
+    verdicts: tuple[tuple[int, str], ...]
+
+
+ToBackend = (
+    Hello
+    | Beat
+    | Status
+    | Acks
+    | HandshakeStarted
+    | Act
+    | DialFailed
+    | SessionReady
+    | SessionEnded
+    | GraphWanted
+)
+ToFrontend = (
+    Welcome
+    | Rejected
+    | Beat
+    | Acks
+    | Act
+    | Established
+    | HandshakeRefused
+    | Dial
+    | CloseSession
+    | StartSync
+    | GraphCurrent
+    | Verdicts
+)
