@@ -4,12 +4,11 @@ from msgspec import Struct
 
 from node.crypto.hashes import hkdf, sha256
 from node.crypto.keys import (
-    add_points,
+    add_products,
     add_secrets,
     mul_secrets,
     public_key,
     tweak_add_point,
-    tweak_mul_point,
 )
 from node.crypto.shachain import FIRST_INDEX, secret_at
 
@@ -61,9 +60,9 @@ def derive_secret(base_secret: bytes, per_commitment_point: bytes) -> bytes:
 
 
 def derive_revocation_public_key(revocation_basepoint: bytes, per_commitment_point: bytes) -> bytes:
-    return add_points(
-        tweak_mul_point(revocation_basepoint, sha256(revocation_basepoint + per_commitment_point)),
-        tweak_mul_point(per_commitment_point, sha256(per_commitment_point + revocation_basepoint)),
+    return add_products(
+        *(revocation_basepoint, sha256(revocation_basepoint + per_commitment_point)),
+        *(per_commitment_point, sha256(per_commitment_point + revocation_basepoint)),
     )
 
 

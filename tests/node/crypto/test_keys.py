@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from node.crypto.keys import (
     add_points,
+    add_products,
     add_secrets,
     ecdh,
     is_valid_point,
@@ -20,6 +21,7 @@ from node.crypto.keys import (
     tweak_add_point,
     tweak_mul_point,
     verify,
+    verify_once,
 )
 
 ORDER = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141
@@ -41,6 +43,7 @@ def test_signs_as_other_libraries_do(secret: bytes, digest: bytes) -> None:
     )
     assert public_key(secret) == coincurve.PrivateKey(secret).public_key.format()
     assert verify(public_key(secret), digest, signature)
+    assert verify_once(public_key(secret), digest, signature)
     assert recover(digest, sign_recoverable(secret, digest)) == public_key(secret)
 
 
@@ -66,6 +69,7 @@ def test_high_s_is_refused() -> None:
 )
 def test_garbage_is_an_answer_not_an_exception(point: bytes, digest: bytes, signature: bytes) -> None:
     assert not verify(point, digest, signature)
+    assert not verify_once(point, digest, signature)
     assert not verify(public_key(bytes([1] * 32)), digest, signature)
     assert recover(digest, signature) in {None, recover(digest, signature)}
     assert is_valid_point(point) in {True, False}
@@ -102,6 +106,7 @@ def test_tweaks_of_points_and_secrets_agree(a: bytes, b: bytes, c: bytes) -> Non
         total = public_key(add_secrets(a, b))
         assert tweak_add_point(public_key(a), b) == total == add_points(public_key(a), public_key(b))
         # (a + b) * c == a * c + b * c
+        assert tweak_mul_point(total, c) == add_products(public_key(a), c, public_key(b), c)
         assert tweak_mul_point(total, c) == public_key(add_secrets(mul_secrets(a, c), mul_secrets(b, c)))
 
 
