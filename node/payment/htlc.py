@@ -14,14 +14,14 @@ class HtlcKey(Struct, frozen=True):
     htlc_id: int
 
 
-class SettleHtlc(Struct, frozen=True, tag=True):
+class SettleHtlc(Struct, frozen=True):
     """Claim a received HTLC. Repeating it does nothing."""
 
     key: HtlcKey
     preimage: bytes
 
 
-class FailHtlc(Struct, frozen=True, tag=True):
+class FailHtlc(Struct, frozen=True):
     """Fail a received HTLC with this return packet."""
 
     key: HtlcKey

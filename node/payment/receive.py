@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from node.crypto.hashes import sha256
 from node.payment.htlc import FailHtlc, HtlcKey, SettleHtlc, fail_htlc
+from node.payment.invoice import Invoice
 from node.payment.relay import IncomingHtlc
 from node.wire.bolt4 import HopPayload, IncorrectOrUnknownPaymentDetails, MppTimeout, TemporaryNodeFailure
 
@@ -71,7 +72,7 @@ class Tick(Struct, frozen=True):
     now_s: float
 
 
-class StorePaymentReceived(Struct, frozen=True, tag=True):
+class StorePaymentReceived(Struct, frozen=True):
     """Make it durable, with the value that it comes with, before anything is claimed."""
 
     payment_hash: bytes
@@ -84,6 +85,19 @@ Event = PartArrived | Tick
 Effect = StorePaymentReceived | SettleHtlc | FailHtlc
 Effects = tuple[Effect, ...]
 Step = tuple[PaymentIn, Effects]
+
+
+def promise(invoice: Invoice, preimage: bytes) -> Promise:
+    """What to keep of an invoice of ours."""
+    assert sha256(preimage) == invoice.payment_hash, "the invoice sells this preimage"
+    return Promise(
+        preimage=preimage,
+        payment_secret=invoice.payment_secret,
+        amount_msat=invoice.amount_msat,
+        expires_at_s=invoice.expires_at_s,
+        min_final_cltv_expiry_delta=invoice.min_final_cltv_expiry_delta,
+        payment_metadata=invoice.payment_metadata,
+    )
 
 
 def step(payment: PaymentIn, event: Event) -> Step:

@@ -358,7 +358,7 @@ def _heed(payment: Payment, verdict: Verdict) -> Payment:
             suspects = (*suspects, verdict.suspect)
     heeded = replace(
         payment,
-        last_reason=verdict.reason,
+        last_reason=payment.last_reason if payment.giving_up else verdict.reason,
         suspects=suspects,
         excluded_channels=(*payment.excluded_channels, *channels),
         excluded_nodes=payment.excluded_nodes
