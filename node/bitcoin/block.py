@@ -1,12 +1,12 @@
 """Blocks and whole transactions as bitcoind serves them: bytes to values in one pass, and back."""
 
 from collections.abc import Sequence
-from hashlib import sha256
 from struct import error as StructError  # noqa: N812 - the module's own name says nothing here
 from struct import unpack_from
 
 from msgspec import Struct
 
+from node.crypto.hashes import hash256
 from node.errors import MalformedMessage
 
 MAX_ITEMS = 1_000_000  # more inputs, outputs or witness items than any block of 4 MB can hold
@@ -106,10 +106,6 @@ def compact_size(number: int) -> bytes:
     if number <= 0xFFFFFFFF:
         return b"\xfe" + number.to_bytes(4, "little")
     return b"\xff" + number.to_bytes(8, "little")
-
-
-def hash256(data: bytes) -> bytes:
-    return sha256(sha256(data).digest()).digest()
 
 
 def _serialize_body(inputs: Sequence[ChainInput], outputs: Sequence[ChainOutput]) -> bytes:
