@@ -1,0 +1,280 @@
+"""RPC: building, funding and signing transactions."""
+
+from decimal import Decimal
+from typing import Any
+
+import wallycore as wally
+
+from lnsim.chain.funding import SEQUENCE_REPLACEABLE, Funded, FundingOptions, fund
+from lnsim.chain.model import Coin, Outpoint
+from lnsim.chain.rpc.errors import FUNDS, PARAMETER, TYPE, WALLET, RpcError
+from lnsim.chain.rpc.protocol import method
+from lnsim.chain.rpc.session import Session
+from lnsim.chain.rpc.values import (
+    address_script,
+    amount,
+    outpoint_of,
+    sat_of,
+    show,
+    transaction_of,
+)
+from lnsim.chain.standard import dust_limit_sat
+from lnsim.chain.wallet import Wallet
+from node.bitcoin.block import ChainInput, ChainOutput, parse_transaction, serialize_transaction
+from node.errors import Refused
+
+VERSION = 2
+SIGHASHES = {
+    "DEFAULT": wally.WALLY_SIGHASH_ALL,
+    "ALL": wally.WALLY_SIGHASH_ALL,
+    "NONE": wally.WALLY_SIGHASH_NONE,
+    "SINGLE": wally.WALLY_SIGHASH_SINGLE,
+    "ALL|ANYONECANPAY": wally.WALLY_SIGHASH_ALL | wally.WALLY_SIGHASH_ANYONECANPAY,
+    "NONE|ANYONECANPAY": wally.WALLY_SIGHASH_NONE | wally.WALLY_SIGHASH_ANYONECANPAY,
+    "SINGLE|ANYONECANPAY": wally.WALLY_SIGHASH_SINGLE | wally.WALLY_SIGHASH_ANYONECANPAY,
+}
+FUNDING_KEYS = {
+    "add_inputs", "include_unsafe", "minconf", "maxconf", "changeAddress", "change_address", "changePosition",
+    "change_position", "change_type", "includeWatching", "include_watching", "lockUnspents", "lock_unspents",
+    "fee_rate", "feeRate", "subtractFeeFromOutputs", "subtract_fee_from_outputs", "replaceable",
+    "conf_target", "estimate_mode", "solving_data", "input_weights", "max_tx_weight",
+}  # fmt: skip
+
+
+@method
+def createrawtransaction(
+    session: Session,
+    inputs: list[Any],
+    outputs: list[Any] | dict[str, Any],
+    locktime: int = 0,
+    replaceable: bool = True,
+) -> Any:
+    sources = inputs_of(inputs, locktime, replaceable=replaceable)
+    return serialize_transaction(VERSION, sources, outputs_of(outputs), _locktime(locktime)).hex()
+
+
+@method
+def fundrawtransaction(
+    session: Session,
+    hexstring: str,
+    options: dict[str, Any] = {},  # noqa: B006 - read only, and the parameter's type is its annotation
+    iswitness: bool = True,
+) -> Any:
+    wallet = session.wallet
+    version, inputs, outputs, locktime = _bare(hexstring)
+    funded = _fund(wallet, version, inputs, outputs, locktime, options_of(session, options, outputs))
+    return {"hex": funded.raw.hex(), "fee": amount(funded.fee_sat), "changepos": _position(funded)}
+
+
+@method
+def signrawtransactionwithwallet(
+    session: Session, hexstring: str, prevtxs: list[Any] | None = None, sighashtype: str = "DEFAULT"
+) -> Any:
+    if sighashtype not in SIGHASHES:
+        raise RpcError(PARAMETER, f"'{sighashtype}' is not a valid sighash parameter.")
+    wallet, tx = session.wallet, transaction_of(hexstring)
+    known = {outpoint_of(p): _previous(p) for p in prevtxs or []}
+    raw = wallet.sign(tx.raw, known, SIGHASHES[sighashtype])
+    errors = _sign_errors(session, raw, known)
+    shown: dict[str, Any] = {"hex": raw.hex(), "complete": not errors}
+    return shown | {"errors": errors} if errors else shown
+
+
+@method
+def sendtoaddress(
+    session: Session,
+    address: str,
+    amount: Decimal | str,
+    comment: str = "",
+    comment_to: str = "",
+    subtractfeefromamount: bool = False,
+    replaceable: bool = True,
+    conf_target: int = 6,
+    estimate_mode: str = "unset",
+    avoid_reuse: bool = True,
+    fee_rate: Decimal | str | None = None,
+    verbose: bool = False,
+) -> Any:
+    output = ChainOutput(sat_of(amount), address_script(address))
+    if output.sat < dust_limit_sat(output.script):
+        raise RpcError(FUNDS, "Transaction amount too small")
+    feerate = session.chain.fee_estimate(conf_target) if fee_rate is None else _sat_per_kvb(fee_rate)
+    return _send(session, [output], feerate, subtract_from=(0,) if subtractfeefromamount else ())
+
+
+@method
+def sendmany(
+    session: Session,
+    dummy: str,
+    amounts: dict[str, Any],
+    minconf: int = 0,
+    comment: str = "",
+    subtractfeefrom: list[Any] | None = None,
+    replaceable: bool = True,
+    conf_target: int = 6,
+    estimate_mode: str = "unset",
+    fee_rate: Decimal | str | None = None,
+) -> Any:
+    if subtractfeefrom:
+        raise RpcError(PARAMETER, "subtractfeefrom is not offered by the embedded chain")
+    feerate = session.chain.fee_estimate(conf_target) if fee_rate is None else _sat_per_kvb(fee_rate)
+    return _send(session, list(outputs_of(amounts)), feerate)
+
+
+def inputs_of(values: list[Any], locktime: int, *, replaceable: bool) -> list[ChainInput]:
+    inputs = []
+    for value in values:
+        default = SEQUENCE_REPLACEABLE if replaceable else 0xFFFFFFFE if locktime else 0xFFFFFFFF
+        outpoint = outpoint_of(value)
+        sequence = value.get("sequence", default)
+        if not isinstance(sequence, int) or not 0 <= sequence <= 0xFFFFFFFF:
+            raise RpcError(PARAMETER, "Invalid parameter, sequence number is out of range")
+        inputs.append(ChainInput(*outpoint, b"", sequence, ()))
+    return inputs
+
+
+def outputs_of(values: Any) -> tuple[ChainOutput, ...]:
+    """Outputs of `{address: amount}` or a list of such objects; `data` makes an OP_RETURN."""
+    pairs = list(values.items()) if isinstance(values, dict) else []
+    for value in values if isinstance(values, list) else []:
+        if not isinstance(value, dict) or len(value) != 1:
+            raise RpcError(PARAMETER, "Invalid parameter, key-value pair must contain exactly one key")
+        pairs += value.items()
+    outputs, seen = [], set()
+    for key, value in pairs:
+        if key == "data":
+            outputs.append(ChainOutput(0, _data_script(value)))
+            continue
+        script = address_script(key)
+        if script in seen:
+            raise RpcError(PARAMETER, f"Invalid parameter, duplicated address: {key}")
+        seen.add(script)
+        outputs.append(ChainOutput(sat_of(value), script))
+    return tuple(outputs)
+
+
+def options_of(session: Session, options: dict[str, Any], outputs: tuple[ChainOutput, ...]) -> FundingOptions:
+    unknown = options.keys() - FUNDING_KEYS
+    if unknown:
+        raise RpcError(TYPE, f"Unexpected key {min(unknown)}")
+
+    def option(*names: str, default: Any = None) -> Any:
+        return next((options[name] for name in names if options.get(name) is not None), default)
+
+    position = option("changePosition", "change_position", default=-1)
+    if not -1 <= position <= len(outputs):
+        raise RpcError(PARAMETER, "changePosition out of bounds")
+    change = option("changeAddress", "change_address")
+    subtract = tuple(option("subtractFeeFromOutputs", "subtract_fee_from_outputs", default=[]))
+    if any(not isinstance(n, int) or not 0 <= n < len(outputs) for n in subtract):
+        raise RpcError(PARAMETER, "Invalid parameter, position too large")
+    return FundingOptions(
+        feerate_sat_per_kvb=_feerate(session, options),
+        change_script=address_script(change) if change else None,
+        change_position=None if position == -1 else position,
+        lock=bool(option("lockUnspents", "lock_unspents", default=False)),
+        add_inputs=bool(option("add_inputs", default=True)),
+        min_depth=option("minconf", default=0),
+        subtract_from=subtract,
+        sequence=SEQUENCE_REPLACEABLE if option("replaceable", default=True) else 0xFFFFFFFE,
+        input_weights={outpoint_of(e): int(e["weight"]) for e in option("input_weights", default=[])},
+    )
+
+
+def _feerate(session: Session, options: dict[str, Any]) -> int:
+    """Sat per kvB of `feeRate` (BTC/kvB), `fee_rate` (sat/vB) or the estimate."""
+    if options.get("feeRate") is not None and options.get("fee_rate") is not None:
+        raise RpcError(PARAMETER, "Cannot specify both fee_rate (sat/vB) and feeRate (BTC/kvB)")
+    if options.get("feeRate") is not None:
+        return sat_of(options["feeRate"])
+    if options.get("fee_rate") is not None:
+        return _sat_per_kvb(options["fee_rate"])
+    return session.chain.fee_estimate(int(options.get("conf_target", 6)))
+
+
+def _sat_per_kvb(sat_per_vb: Any) -> int:
+    return int(Decimal(str(sat_per_vb)) * 1000)
+
+
+def _bare(hexstring: str) -> tuple[int, tuple[ChainInput, ...], tuple[ChainOutput, ...], int]:
+    """A transaction that may still lack inputs, which in the witness-aware format looks like a marker."""
+    raw = bytes.fromhex(hexstring)
+    if raw[4:5] == b"\x00" and raw[5:6] != b"\x00":
+        padded = raw[:4] + b"\x01" + bytes(36) + b"\x00" + bytes(4) + raw[5:]
+        tx = parse_transaction(padded)
+        return tx.version, (), tx.outputs, tx.locktime
+    tx = transaction_of(hexstring)
+    return tx.version, tx.inputs, tx.outputs, tx.locktime
+
+
+def _fund(
+    wallet: Wallet,
+    version: int,
+    inputs: tuple[ChainInput, ...],
+    outputs: tuple[ChainOutput, ...],
+    locktime: int,
+    options: FundingOptions,
+) -> Funded:
+    try:
+        return fund(wallet, version, inputs, outputs, locktime, options)
+    except Refused as why:
+        raise RpcError(WALLET, str(why)) from None
+
+
+def _send(
+    session: Session, outputs: list[ChainOutput], feerate: int, subtract_from: tuple[int, ...] = ()
+) -> str:
+    options = FundingOptions(feerate_sat_per_kvb=feerate, subtract_from=subtract_from)
+    try:
+        funded = fund(session.wallet, VERSION, (), outputs, 0, options)
+    except Refused as why:
+        raise RpcError(FUNDS, str(why)) from None
+    return show(session.chain.submit(session.wallet.sign(funded.raw, {})))
+
+
+def _sign_errors(session: Session, raw: bytes, known: dict[Outpoint, Coin]) -> list[dict[str, Any]]:
+    """The inputs that the engine would not take as they are."""
+    tx, chain = parse_transaction(raw), session.chain
+    coins = [known.get(i.outpoint) or chain.gate.coin(i.outpoint) for i in tx.inputs]
+    found = [coin for coin in coins if coin]
+    checkable = len(found) == len(coins)
+    refused = chain.ledger.engine.refused_inputs(raw, found) if checkable else range(len(coins))
+    errors = []
+    for index, (i, coin) in enumerate(zip(tx.inputs, coins, strict=True)):
+        if index not in refused:
+            continue
+        if coin is None:
+            reason = "Input not found or already spent"
+        elif not i.witness and not i.script_sig:
+            reason = "Unable to sign input, invalid stack size (possibly missing key)"
+        elif not checkable:
+            reason = "Another input was not found, so this one cannot be checked"
+        else:
+            reason = "Witness program hash mismatch, or a signature that does not hold"
+        place = {"txid": show(i.txid), "vout": i.vout, "scriptSig": i.script_sig.hex()}
+        witness = [item.hex() for item in i.witness]
+        errors.append({**place, "witness": witness, "sequence": i.sequence, "error": reason})
+    return errors
+
+
+def _previous(value: dict[str, Any]) -> Coin:
+    if "scriptPubKey" not in value or "amount" not in value:
+        raise RpcError(TYPE, "Missing amount or scriptPubKey")
+    return Coin(sat_of(value["amount"]), bytes.fromhex(value["scriptPubKey"]), None)
+
+
+def _data_script(value: Any) -> bytes:
+    try:
+        return bytes(wally.scriptpubkey_op_return_from_bytes(bytes.fromhex(value), 0))
+    except ValueError:
+        raise RpcError(PARAMETER, f"Data must be hexadecimal string (not '{value}')") from None
+
+
+def _locktime(locktime: int) -> int:
+    if not 0 <= locktime <= 0xFFFFFFFF:
+        raise RpcError(PARAMETER, "Invalid parameter, locktime out of range")
+    return locktime
+
+
+def _position(funded: Funded) -> int:
+    return -1 if funded.change_position is None else funded.change_position

@@ -1,0 +1,154 @@
+"""The embedded chain behind bitcoind's interfaces: JSON-RPC over HTTP with Basic authentication, and ZMQ."""
+
+import asyncio
+import contextlib
+import hmac
+import secrets
+import socket
+from base64 import b64decode
+from collections.abc import Callable, Generator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import uvicorn
+from msgspec import Struct
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from lnsim.chain.chain import Chain
+from lnsim.chain.rpc import Session, answer
+from lnsim.chain.wallets import WalletBook
+from lnsim.chain.zmq_publisher import ZmqPublisher
+
+HOST = "127.0.0.1"
+COOKIE_USER = "__cookie__"
+COOKIE_FILE = ".cookie"
+MAX_BODY = 32 * 1024 * 1024  # bitcoind's own limit
+MAX_START_ROUNDS = 1_000
+POLL_S = 0.001
+
+
+class ServerOptions(Struct, frozen=True, kw_only=True):
+    """Port 0 takes a free one; without a password a cookie file is written into `datadir`."""
+
+    datadir: Path | None = None
+    rpc_port: int = 0
+    zmq_port: int | None = 0
+    user: str | None = None
+    password: str | None = None
+    blocks: int = 110
+    wallet: str = ""
+    wallet_seed: bytes = b"embedded chain"
+
+
+class Endpoint(Struct, frozen=True):
+    rpc_url: str
+    rpc_port: int
+    user: str
+    password: str
+    cookie_file: str | None
+    zmq: str | None
+
+
+class ChainServer:
+    """`async with ChainServer(now, options) as server`: a running chain; `server.chain` is the chain itself."""
+
+    def __init__(self, now: Callable[[], float], options: ServerOptions | None = None) -> None:
+        self.options = options or ServerOptions()
+        self.chain = Chain(now, self.options.datadir)
+        self.wallets = WalletBook(self.chain, self.options.wallet_seed)
+        wallet = self.wallets.create(self.options.wallet)
+        self.miner_script = wallet.keys.new_script(change=False)
+        self.chain.bootstrap(self.miner_script, self.options.blocks)
+        self._started_s = now()
+        self._publisher: ZmqPublisher | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._user = self.options.user or COOKIE_USER
+        self._password = self.options.password or secrets.token_hex(32)
+
+    async def __aenter__(self) -> Self:
+        options = self.options
+        if options.zmq_port is not None:
+            self._publisher = ZmqPublisher(HOST, options.zmq_port)
+            self.chain.subscribe(self._publisher.receive)
+        listener = socket.create_server((HOST, options.rpc_port), backlog=1024)
+        # asyncio switches Nagle off only where it knows the protocol, which a listener of ours does not say.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._server = _Server(
+            uvicorn.Config(self._application(), log_config=None, access_log=False, lifespan="off", ws="none")
+        )
+        self._task = asyncio.create_task(self._server.serve(sockets=[listener]))
+        while not self._server.started:
+            if self._task.done():
+                self._task.result()
+            await asyncio.sleep(POLL_S)
+        self.endpoint = self._announce(listener.getsockname()[1])
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.should_exit = True
+        self._server.force_exit = True
+        if self._task:
+            await self._task
+        if self._publisher:
+            self._publisher.close()
+        if self.endpoint.cookie_file:
+            _remove(self.endpoint.cookie_file)
+        self.chain.close()
+
+    def session(self, wallet_name: str | None = None) -> Session:
+        address = self._publisher.address if self._publisher else None
+        return Session(self.chain, self.wallets, self._started_s, address, wallet_name)
+
+    def _announce(self, port: int) -> Endpoint:
+        cookie = None
+        if self.options.password is None and self.options.datadir is not None:
+            cookie = self.options.datadir / COOKIE_FILE
+            cookie.write_text(f"{self._user}:{self._password}")
+            cookie.chmod(0o600)
+        zmq_address = self._publisher.address if self._publisher else None
+        shown = str(cookie) if cookie else None
+        return Endpoint(f"http://{HOST}:{port}", port, self._user, self._password, shown, zmq_address)
+
+    def _application(self) -> Starlette:
+        routes = [
+            Route("/", self._handle, methods=["POST"]),
+            Route("/wallet/{name:path}", self._handle, methods=["POST"]),
+        ]
+        return Starlette(routes=routes)
+
+    async def _handle(self, request: Request) -> Response:
+        if not self._authorized(request.headers.get("authorization", "")):
+            return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="jsonrpc"'})
+        if int(request.headers.get("content-length", "0")) > MAX_BODY:
+            return Response(status_code=413)
+        session = self.session(request.path_params.get("name"))
+        status, body = answer(await request.body(), session)
+        return Response(body, status, media_type="application/json")
+
+    def _authorized(self, header: str) -> bool:
+        scheme, _, encoded = header.partition(" ")
+        if scheme.lower() != "basic":
+            return False
+        try:
+            given = b64decode(encoded, validate=True)
+        except ValueError:
+            return False
+        return hmac.compare_digest(given, f"{self._user}:{self._password}".encode())
+
+
+def _remove(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn inside somebody else's process: signals are not its business."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
