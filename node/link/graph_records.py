@@ -1,35 +1,41 @@
 """The graph as it travels from backend to frontend: a sequence of records, each one change.
 
-A record is a byte of kind, a u64 (capacity of a channel, or the short channel id of a removal), a u32 length and raw
-bytes. The kinds are those of `node.link.graph_records.Kind`; a snapshot is just the shortest series of changes that
-leads to the same graph.
+A record is a byte of kind, a u64 number, a u32 length and raw bytes; what number and bytes mean depends on the kind.
+A snapshot is just the shortest series of changes that leads to the same graph.
 """
 
 import struct
 from collections.abc import Iterator
-from enum import IntEnum
+from typing import assert_never
 
 from node.errors import MalformedMessage
+from node.gossip.graph import ChannelAdded, ChannelRemoved, ChannelSpent, ChannelUpdated, Delta, NodeAnnounced
+
+CHANNEL, UPDATE, NODE, SPENT, REMOVED = range(5)  # they travel: never reuse one
 
 _RECORD = struct.Struct(">BQI")
 
 
-class Kind(IntEnum):
-    CHANNEL = 0  # number: capacity_sat; raw: channel_announcement
-    UPDATE = 1  # raw: channel_update
-    NODE = 2  # raw: node_announcement
-    CHANNEL_GONE = 3  # number: short_channel_id
-    NODE_GONE = 4  # raw: node id
-    OWN = 5  # raw: an announcement of this node itself, which ignores peers' filters
+def encode_delta(delta: Delta) -> bytes:
+    """One change as a record."""
+    match delta:
+        case ChannelAdded(announcement, capacity_sat):
+            return _RECORD.pack(CHANNEL, capacity_sat, len(announcement)) + announcement
+        case ChannelUpdated(update):
+            return _RECORD.pack(UPDATE, 0, len(update)) + update
+        case NodeAnnounced(announcement):
+            return _RECORD.pack(NODE, 0, len(announcement)) + announcement
+        case ChannelSpent(short_channel_id, height):
+            raw = b"" if height is None else height.to_bytes(4, "big")
+            return _RECORD.pack(SPENT, short_channel_id, len(raw)) + raw
+        case ChannelRemoved(short_channel_id):
+            return _RECORD.pack(REMOVED, short_channel_id, 0)
+        case _:
+            assert_never(delta)
 
 
-def record(kind: Kind, number: int, raw: bytes) -> bytes:
-    """One record."""
-    return _RECORD.pack(kind, number, len(raw)) + raw
-
-
-def split_records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
-    """(kind, number, raw) of each record. Raises MalformedMessage where one is cut."""
+def decode_deltas(data: bytes) -> Iterator[Delta]:
+    """The changes in `data`. Raises MalformedMessage where a record is cut or of an unknown kind."""
     at, end, head = 0, len(data), _RECORD.size
     unpack = _RECORD.unpack_from
     while at < end:
@@ -39,5 +45,17 @@ def split_records(data: bytes) -> Iterator[tuple[int, int, bytes]]:
         at += head
         if at + length > end:
             raise MalformedMessage("a graph record is cut")
-        yield kind, number, data[at : at + length]
+        raw = data[at : at + length]
         at += length
+        if kind == UPDATE:
+            yield ChannelUpdated(raw)
+        elif kind == CHANNEL:
+            yield ChannelAdded(raw, number)
+        elif kind == NODE:
+            yield NodeAnnounced(raw)
+        elif kind == SPENT:
+            yield ChannelSpent(number, int.from_bytes(raw, "big") if raw else None)
+        elif kind == REMOVED:
+            yield ChannelRemoved(number)
+        else:
+            raise MalformedMessage(f"a graph record of kind {kind}")

@@ -20,7 +20,6 @@ class Limits(msgspec.Struct, frozen=True):
     """What the backend asks of every frontend, so that all behave alike."""
 
     session_window_bytes: int = 262_144
-    held_offers: int = 2_000
     handshake_timeout_s: float = 20.0
     init_timeout_s: float = 20.0
     ping_interval_s: float = 30.0
@@ -173,9 +172,9 @@ class GraphCurrent(Control, frozen=True, tag="graph_current"):
 
 
 class Verdicts(Control, frozen=True, tag="verdicts"):
-    """(offer, verdict) pairs for announcements that a frontend offered; "" means accepted."""
+    """(offer, verdict) pairs for announcements that a frontend offered (`node.gossip.validation.Verdict`)."""
 
-    verdicts: tuple[tuple[int, str], ...]
+    verdicts: tuple[tuple[int, int], ...]
 
 
 ToBackend = (

@@ -1,0 +1,111 @@
+"""Group commit: what one turn of the loop decided goes to the disk together, and only then leaves the process.
+
+While a transaction is being synced, the loop goes on deciding; all of it makes up the next transaction. So the
+busier the node is, the more steps share a sync, and commitments are signed at most once per transaction.
+"""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from itertools import groupby
+from operator import itemgetter
+from typing import Protocol
+
+from node.backend.store import Parameters, Store
+from node.runtime.runtime import Runtime
+
+Thunk = Callable[[], None]
+
+
+class Storable(Protocol):
+    """Something whose newest value is written once per transaction, however often it changed."""
+
+    def statement(self) -> tuple[str, Parameters]: ...
+
+
+class _Batch:
+    __slots__ = ("outputs", "publishes", "replies", "rows", "storables")
+
+    def __init__(self) -> None:
+        self.storables: dict[Storable, None] = {}
+        self.rows: list[tuple[str, Parameters]] = []
+        self.outputs: list[Thunk] = []
+        self.publishes: list[Thunk] = []
+        self.replies: list[Thunk] = []
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.storables or self.rows)
+
+    def statements(self) -> list[tuple[str, list[Parameters]]]:
+        """In the order in which they were decided; runs of one statement go together."""
+        self.rows += [storable.statement() for storable in self.storables]
+        return [(sql, [row[1] for row in run]) for sql, run in groupby(self.rows, key=itemgetter(0))]
+
+
+class Journal:
+    """Collects rows and what may follow them; one task commits and then releases, in that order."""
+
+    def __init__(self, runtime: Runtime, store: Store) -> None:
+        self._runtime = runtime
+        self._store = store
+        self._batch = _Batch()
+        self._wake = asyncio.Event()
+        self._closing: list[Thunk] = []
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def before_commit(self, hook: Thunk) -> None:
+        """Run `hook` each time a transaction is about to be closed; what it adds still goes in."""
+        self._closing.append(hook)
+
+    def store(self, value: Storable) -> None:
+        self._batch.storables[value] = None
+        self.wake()
+
+    def discard(self, value: Storable) -> None:
+        """Its row is deleted: do not write it again."""
+        self._batch.storables.pop(value, None)
+
+    def write(self, sql: str, *parameters: object) -> None:
+        self._batch.rows.append((sql, parameters))
+        self.wake()
+
+    def send(self, output: Thunk) -> None:
+        """Run after the rows so far are durable, before publishes and replies."""
+        self._batch.outputs.append(output)
+        self.wake()
+
+    def publish(self, output: Thunk) -> None:
+        self._batch.publishes.append(output)
+        self.wake()
+
+    def reply(self, output: Thunk) -> None:
+        self._batch.replies.append(output)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have a turn even if there is nothing to store (something may want to be signed)."""
+        if not self._wake.is_set():
+            self._idle.clear()
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Commit for ever. An exception of the store ends the backend: without it nothing may be promised."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            for hook in self._closing:
+                hook()
+            batch, self._batch = self._batch, _Batch()
+            if not batch.is_empty:
+                statements = batch.statements()
+                await self._runtime.run_blocking("store", partial(self._store.commit, statements))
+            for output in (*batch.outputs, *batch.publishes, *batch.replies):
+                output()
+            if not self._wake.is_set():
+                self._idle.set()
+
+    async def settled(self) -> None:
+        """Wait until everything decided so far is durable and out."""
+        await self._idle.wait()

@@ -1,0 +1,319 @@
+"""The backend's end of the link: takes frontends in, and turns their frames into calls."""
+
+import asyncio
+from typing import Protocol, assert_never
+
+from node.backend.handshakes import Handshakes
+from node.backend.session import Session, SessionState
+from node.errors import MalformedMessage
+from node.link import frames
+from node.link.messages import (
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    Acks,
+    Act,
+    Beat,
+    CloseSession,
+    DialFailed,
+    Established,
+    GraphWanted,
+    HandshakeRefused,
+    HandshakeStarted,
+    Hello,
+    Limits,
+    Rejected,
+    SessionEnded,
+    SessionReady,
+    Status,
+    ToBackend,
+    Welcome,
+)
+from node.peer.handshake import HandshakeFailed, Initiator
+from node.runtime import logs
+from node.runtime.runtime import Runtime
+
+MAX_FRONTENDS = 64  # far above any deployment; bounds what a leaked socket could make us hold
+MAX_LINK_BUFFER_BYTES = 64 << 20  # a frontend that reads this slowly is as good as dead
+
+log = logs.get("link")
+
+
+class Office(Protocol):
+    """Who the links report to: the switchboard for sessions, the graph for gossip."""
+
+    def established(self, session: Session) -> None: ...
+    def ready(self, session: Session, init: bytes) -> None: ...
+    def message(self, session: Session, raw: bytes) -> None: ...
+    def ended(self, session: Session, cause: str) -> None: ...
+    def dial_failed(self, dial: int, cause: str) -> None: ...
+    def offered(self, link: "FrontendLink", number: int, raw: bytes) -> None: ...
+    def graph_wanted(self, link: "FrontendLink", after: int) -> None: ...
+    def link_up(self, link: "FrontendLink") -> None: ...
+    def link_down(self, link: "FrontendLink") -> None: ...
+
+
+class Identity(Protocol):
+    """What a Welcome says of the node."""
+
+    epoch: int
+    node_id: bytes
+    chain_hash: bytes
+    features: bytes
+    limits: Limits
+
+    @property
+    def graph_sequence(self) -> int: ...
+
+
+class FrontendLink(asyncio.Protocol):
+    """One frontend's connection."""
+
+    def __init__(self, runtime: Runtime, office: Office, identity: Identity, handshakes: Handshakes) -> None:
+        self._runtime = runtime
+        self._office = office
+        self._identity = identity
+        self._handshakes = handshakes
+        self._reader = frames.FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._acks: dict[int, int] = {}
+        self.frontend_id = ""
+        self.capabilities: tuple[str, ...] = ()
+        self.version = ""
+        self.sessions: dict[int, Session] = {}
+        self.dials: dict[int, Initiator] = {}
+        self.heard_s = runtime.monotonic()
+        self.delay_s = 0.0
+        self.status: Status | None = None
+        self.writable = True
+        self._beat = 0
+        self._beat_sent_s = 0.0
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(high=1 << 20)
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_s = self._runtime.monotonic()
+        try:
+            for kind, body in self._reader.receive(data):
+                self._frame(kind, body)
+        except MalformedMessage as error:
+            log.error("link_malformed", frontend=self.frontend_id, error=str(error))
+            self.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self.frontend_id:
+            self._office.link_down(self)
+        for session in list(self.sessions.values()):
+            self._end(session, "link lost")
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self._office.graph_wanted(self, -2)  # go on with what is due
+
+    # towards the frontend
+
+    def write(self, frame: bytes) -> None:
+        if self._transport is None:
+            return
+        self._transport.write(frame)
+        if self._transport.get_write_buffer_size() > MAX_LINK_BUFFER_BYTES:
+            log.error("link_overflow", frontend=self.frontend_id)
+            self._transport.abort()
+
+    def end_session(self, session: Session, cause: str, message: bytes = b"") -> None:
+        """Have the frontend close it, after `message`; for us it is over now."""
+        self.write(frames.control(CloseSession(session.number, cause, message)))
+        self._end(session, cause)
+
+    def flush_acks(self) -> None:
+        """Acknowledge what has been taken over (the journal calls this once its rows are durable)."""
+        if self._acks:
+            self.write(frames.control(Acks(tuple(self._acks.items()))))
+            self._acks.clear()
+
+    def beat(self) -> None:
+        """Send a sign of life; end a link that gives none."""
+        now_s = self._runtime.monotonic()
+        limits = self._identity.limits
+        if now_s - self.heard_s > limits.beat_timeout_s:
+            log.error("link_silent", frontend=self.frontend_id, silent_s=round(now_s - self.heard_s, 1))
+            if self._transport is not None:
+                self._transport.abort()
+            return
+        self._beat += 1
+        self._beat_sent_s = now_s
+        self.write(frames.control(Beat(self._beat)))
+        patience_s = 2 * (limits.handshake_timeout_s + limits.init_timeout_s)
+        for session in [s for s in self.sessions.values() if s.state is not SessionState.READY]:
+            if now_s - session.since_s > patience_s:
+                self.end_session(session, "timeout")
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # from the frontend
+
+    def _frame(self, kind: int, body: bytes) -> None:
+        if kind == frames.PEER:
+            number, sequence, raw = frames.split_peer(body)
+            session = self.sessions.get(number)
+            if session is None or session.state is not SessionState.READY:
+                return  # it ended while the message was on its way
+            if session.receive_window.receive(sequence):
+                self._acks[number] = sequence
+                self._office.message(session, raw)
+        elif kind == frames.CONTROL:
+            self._control(frames.decode_to_backend(body))
+        elif kind == frames.OFFER:
+            offer, _, raw = frames.split_offer(body)
+            self._office.offered(self, offer, raw)
+        else:
+            raise MalformedMessage(f"a frame of kind {kind}")
+
+    def _control(self, message: ToBackend) -> None:
+        if isinstance(message, Hello) and not self.frontend_id:
+            self._hello(message)
+            return
+        if not self.frontend_id or isinstance(message, Hello):
+            raise MalformedMessage("a frontend says hello first, and once")
+        match message:
+            case Beat(number, echo):
+                self._beat_heard(number, echo)
+            case Status():
+                self.status = message
+            case Acks(acks):
+                self._acked(acks)
+            case HandshakeStarted(number, address, act):
+                self._handshake_started(number, address, act)
+            case Act(number, act, dial):
+                self._act(number, act, dial)
+            case DialFailed(dial, cause):
+                self.dials.pop(dial, None)
+                self._office.dial_failed(dial, cause)
+            case SessionReady(number, init, address):
+                if (session := self.sessions.get(number)) and session.state is SessionState.INIT:
+                    session.state = SessionState.READY
+                    session.address = address
+                    self._office.ready(session, init)
+            case SessionEnded(number, cause):
+                if ended := self.sessions.get(number):
+                    self._end(ended, cause)
+            case GraphWanted(after):
+                self._office.graph_wanted(self, after)
+            case _:
+                assert_never(message)
+
+    def _hello(self, hello: Hello) -> None:
+        """Versioned from the first message on: a frontend out of range hears why, once."""
+        protocol = min(hello.protocol_max, PROTOCOL_MAX)
+        identity = self._identity
+        if protocol < max(hello.protocol_min, PROTOCOL_MIN):
+            reason = f"link protocol {hello.protocol_min}-{hello.protocol_max}, we speak {PROTOCOL_MIN}-{PROTOCOL_MAX}"
+            self.write(frames.control(Rejected(reason)))
+            self.close()
+        elif hello.highest_epoch > identity.epoch:
+            self.write(
+                frames.control(Rejected(f"epoch {identity.epoch} is over, {hello.highest_epoch} was seen"))
+            )
+            self.close()
+        else:
+            self.frontend_id = hello.frontend_id[:64]
+            self.capabilities = hello.capabilities
+            self.version = hello.version
+            welcome = Welcome(
+                protocol=protocol,
+                epoch=identity.epoch,
+                node_id=identity.node_id,
+                chain_hash=identity.chain_hash,
+                features=identity.features,
+                graph_sequence=identity.graph_sequence,
+                limits=identity.limits,
+            )
+            self.write(frames.control(welcome))
+            self._office.link_up(self)
+
+    def _beat_heard(self, number: int, echo: int) -> None:
+        if echo and echo == self._beat:
+            self.delay_s = self._runtime.monotonic() - self._beat_sent_s
+        if number:
+            self.write(frames.control(Beat(0, echo=number)))
+
+    def _acked(self, acks: tuple[tuple[int, int], ...]) -> None:
+        for number, sequence in acks:
+            if session := self.sessions.get(number):
+                session.send_window.acked(sequence)
+
+    # handshakes
+
+    def _new_session(self, number: int, address: str) -> Session:
+        if number in self.sessions:
+            raise MalformedMessage(f"session {number} is taken")
+        window = self._identity.limits.session_window_bytes
+        session = Session(self, number, address, self._runtime.monotonic(), window)
+        self.sessions[number] = session
+        return session
+
+    def _handshake_started(self, number: int, address: str, act: bytes) -> None:
+        session = self._new_session(number, address)
+        try:
+            session.handshake = self._handshakes.responder()
+        except HandshakeFailed as error:
+            self._refuse(session, error.cause)
+            return
+        self._runtime.spawn(self._advance(session, act), "handshake")
+
+    def _act(self, number: int, act: bytes, dial: int | None) -> None:
+        session = self.sessions.get(number)
+        if dial is not None and session is None:
+            initiator = self.dials.pop(dial, None)
+            if initiator is None:
+                self.write(frames.control(HandshakeRefused(number, "unknown dial")))
+                return
+            session = self._new_session(number, "")
+            session.handshake = initiator
+            session.incoming = False
+        if session is not None:
+            self._runtime.spawn(self._advance(session, act), "handshake")
+
+    async def _advance(self, session: Session, act: bytes) -> None:
+        handshake, session.handshake = session.handshake, None
+        if handshake is None:  # an act out of turn: only a frontend gone wrong sends one
+            self._refuse(session, "out of turn")
+            return
+        try:
+            reply, result = await self._handshakes.act(handshake, act)
+        except HandshakeFailed as error:
+            self._refuse(session, error.cause)
+            return
+        if session.state is SessionState.ENDED:
+            return
+        if result is None:
+            session.handshake = handshake
+            self.write(frames.control(Act(session.number, reply)))
+            return
+        session.node_id = result.remote_static
+        session.state = SessionState.INIT
+        keys = (result.send_key, result.receive_key, result.chaining_key)
+        self.write(frames.control(Established(session.number, session.node_id, *keys, act=reply)))
+        self._office.established(session)
+
+    def _refuse(self, session: Session, cause: str) -> None:
+        self.write(frames.control(HandshakeRefused(session.number, cause)))
+        self._end(session, cause)
+
+    def _end(self, session: Session, cause: str) -> None:
+        was = session.state
+        session.state = SessionState.ENDED
+        self.sessions.pop(session.number, None)
+        self._acks.pop(session.number, None)
+        if was is SessionState.READY:
+            self._office.ended(session, cause)

@@ -1,0 +1,255 @@
+"""The frontend's end of the link: keeps it up, and turns the backend's frames into calls."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Protocol, assert_never
+
+from node.errors import MalformedMessage
+from node.frontend.connection import Hold, PeerConnection
+from node.gossip.graph import Delta
+from node.link import frames
+from node.link.graph_records import decode_deltas
+from node.link.messages import (
+    PROTOCOL_MAX,
+    PROTOCOL_MIN,
+    Acks,
+    Act,
+    Beat,
+    CloseSession,
+    Control,
+    Dial,
+    DialFailed,
+    Established,
+    GraphCurrent,
+    GraphWanted,
+    HandshakeRefused,
+    HandshakeStarted,
+    Hello,
+    Rejected,
+    SessionEnded,
+    SessionReady,
+    StartSync,
+    Status,
+    ToFrontend,
+    Verdicts,
+    Welcome,
+)
+from node.runtime import logs
+from node.runtime.runtime import Runtime
+
+log = logs.get("uplink")
+
+
+class Tenant(Protocol):
+    """The frontend, as the link sees it."""
+
+    connections: dict[int, PeerConnection]
+
+    def welcome(self, message: Welcome) -> None: ...
+    def link_lost(self) -> None: ...
+    def status(self) -> Status: ...
+    def dial(self, message: Dial) -> None: ...
+    def start_sync(self, connection: PeerConnection) -> None: ...
+    def verdicts(self, verdicts: tuple[tuple[int, int], ...]) -> None: ...
+    def graph_records(self, first_sequence: int, deltas: Iterable[Delta]) -> None: ...
+    def graph_current(self, sequence: int) -> None: ...
+
+
+class Uplink(asyncio.Protocol):
+    """Mutable; one for the life of the frontend, over one connection after the other."""
+
+    def __init__(self, runtime: Runtime, tenant: Tenant, frontend_id: str, version: str) -> None:
+        self._runtime = runtime
+        self._tenant = tenant
+        self._id = frontend_id
+        self._version = version
+        self._transport: asyncio.Transport | None = None
+        self._reader = frames.FrameReader()
+        self._lost = asyncio.Event()
+        self._acks: dict[int, int] = {}
+        self._offer = 0
+        self.highest_epoch = 0
+        self.welcomed: Welcome | None = None
+        self.rejected = ""
+        self.addresses: tuple[str, ...] = ()
+        self.heard_s = 0.0
+
+    # keeping it up
+
+    async def run(self, address: str, pause_s: float) -> None:
+        """Connect, again and again: a frontend never ends because its backend is away."""
+        while True:
+            self._lost.clear()
+            self._reader = frames.FrameReader()
+            try:
+                await self._runtime.connect(address, lambda: self)
+            except (OSError, TimeoutError) as error:
+                log.debug("backend_away", address=address, error=str(error))
+            else:
+                await self._lost.wait()
+            await asyncio.sleep(pause_s * (0.5 + self._runtime.random.random()))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.heard_s = self._runtime.monotonic()
+        hello = Hello(
+            protocol_min=PROTOCOL_MIN,
+            protocol_max=PROTOCOL_MAX,
+            frontend_id=self._id,
+            version=self._version,
+            highest_epoch=self.highest_epoch,
+            capabilities=("ipv4", "ipv6"),
+            addresses=self.addresses,
+        )
+        self._control(hello)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self.welcomed is not None:
+            self.welcomed = None
+            self._tenant.link_lost()
+        self._lost.set()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_s = self._runtime.monotonic()
+        try:
+            for kind, body in self._reader.receive(data):
+                self._frame(kind, body)
+        except MalformedMessage as error:
+            log.error("link_malformed", error=str(error))
+            self.abort()
+        self._flush_acks()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def beat(self) -> None:
+        """Once per interval: show that we live, and end a link that is silent."""
+        if self.welcomed is None:
+            return
+        if self._runtime.monotonic() - self.heard_s > self.welcomed.limits.beat_timeout_s:
+            log.error("link_silent")
+            self.abort()
+            return
+        self._control(Beat(1))
+        self._control(self._tenant.status())
+
+    # frames
+
+    def _frame(self, kind: int, body: bytes) -> None:
+        if kind == frames.PEER:
+            number, sequence, raw = frames.split_peer(body)
+            connection = self._tenant.connections.get(number)
+            if connection is not None and connection.receive_window.receive(sequence):
+                connection.send([raw])
+                self.sent(connection)
+        elif kind == frames.GRAPH:
+            first_sequence, records = frames.split_graph(body)
+            self._tenant.graph_records(first_sequence, decode_deltas(records))
+        elif kind == frames.CONTROL:
+            self._receive(frames.decode_to_frontend(body))
+        else:
+            raise MalformedMessage(f"a frame of kind {kind}")
+
+    def _receive(self, message: ToFrontend) -> None:
+        connections = self._tenant.connections
+        match message:
+            case Welcome():
+                self._welcome(message)
+            case Rejected(reason):
+                self.rejected = reason
+                log.error("rejected", reason=reason)
+            case Beat(number, _):
+                if number:
+                    self._control(Beat(0, echo=number))
+            case Acks(acks):
+                for number, sequence in acks:
+                    if connection := connections.get(number):
+                        self._acked(connection, sequence)
+            case Act(number, act, _):
+                if connection := connections.get(number):
+                    connection.act(act)
+            case Established():
+                if connection := connections.get(message.session):
+                    connection.established(message)
+            case HandshakeRefused(number, cause):
+                if connection := connections.get(number):
+                    connection.close(cause)
+            case Dial():
+                self._tenant.dial(message)
+            case CloseSession(number, cause, last):
+                if connection := connections.get(number):
+                    connection.close(cause, last)
+            case StartSync(number):
+                if connection := connections.get(number):
+                    self._tenant.start_sync(connection)
+            case GraphCurrent(sequence):
+                self._tenant.graph_current(sequence)
+            case Verdicts(verdicts):
+                self._tenant.verdicts(verdicts)
+            case _:
+                assert_never(message)
+
+    def _welcome(self, message: Welcome) -> None:
+        """Fenced: a backend whose term is over is not obeyed."""
+        if message.epoch < self.highest_epoch:
+            raise MalformedMessage(f"epoch {message.epoch} is over, {self.highest_epoch} was seen")
+        self.highest_epoch = message.epoch
+        self.welcomed = message
+        self._tenant.welcome(message)
+
+    def _acked(self, connection: PeerConnection, sequence: int) -> None:
+        connection.send_window.acked(sequence)
+        if not connection.send_window.exhausted:
+            connection.release(Hold.CREDIT)
+
+    def _control(self, message: Control) -> None:
+        self._write(frames.control(message))
+
+    def _write(self, frame: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def _flush_acks(self) -> None:
+        if self._acks:
+            self._control(Acks(tuple(self._acks.items())))
+            self._acks.clear()
+
+    # what connections ask for
+
+    def handshake_started(self, connection: PeerConnection, act: bytes) -> None:
+        self._control(HandshakeStarted(connection.number, connection.address, act))
+
+    def act(self, connection: PeerConnection, act: bytes) -> None:
+        self._control(Act(connection.number, act, connection.dial))
+
+    def ready(self, connection: PeerConnection, init: bytes) -> None:
+        self._control(SessionReady(connection.number, init, connection.address))
+
+    def message(self, connection: PeerConnection, raw: bytes) -> None:
+        self._write(frames.peer(connection.number, connection.send_window.sent(len(raw)), raw))
+
+    def sent(self, connection: PeerConnection) -> None:
+        """What the backend sent is on its way to the peer; while that reads slowly, no more is taken over."""
+        if connection.writable:
+            self._acks[connection.number] = connection.receive_window.sequence
+
+    def ended(self, connection: PeerConnection, cause: str) -> None:
+        self._acks.pop(connection.number, None)
+        if connection.dial is not None and (connection.session is None or not connection.session.ready):
+            self._control(DialFailed(connection.dial, cause))
+        self._control(SessionEnded(connection.number, cause))
+
+    def dial_failed(self, dial: int, cause: str) -> None:
+        self._control(DialFailed(dial, cause))
+
+    def offer(self, session: int, raw: bytes) -> int:
+        """Ask for the backend's verdict; the number that it will come with."""
+        self._offer = (self._offer + 1) & 0xFFFF_FFFF
+        self._write(frames.offer(self._offer, session, raw))
+        return self._offer
+
+    def graph_wanted(self, after: int) -> None:
+        self._control(GraphWanted(after))

@@ -1,0 +1,225 @@
+"""Configuration: one YAML file a process, checked strictly, every field with a default and a sentence about it.
+
+Any field can be overridden from the environment: `LNNODE_` and its path in capitals, joined by double underscores
+(`LNNODE_BITCOIND__WALLET=hot`).
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import yaml
+from msgspec import Meta, Struct
+
+from node.errors import Refused
+from node.runtime.runtime import split_address
+
+ENVIRONMENT_PREFIX = "LNNODE_"
+
+
+class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A part of a configuration file."""
+
+
+def about(text: str, **limits: Any) -> Meta:
+    """What a field is for, in one sentence."""
+    return Meta(description=text, **limits)
+
+
+Positive = Meta(gt=0)
+
+
+class LogConfig(Section, frozen=True):
+    level: Annotated[str, about("debug, info, warning or error", pattern="^(debug|info|warning|error)$")] = (
+        "info"
+    )
+    format: Annotated[str, about("json for machines, text for people", pattern="^(json|text)$")] = "json"
+
+
+class BitcoindConfig(Section, frozen=True):
+    url: Annotated[str, about("where bitcoind's RPC is")] = "http://127.0.0.1:18443"
+    user: Annotated[str, about("RPC user; empty: use the cookie file")] = ""
+    password: Annotated[str, about("RPC password")] = ""
+    cookie_file: Annotated[str, about("bitcoind's .cookie, where no user is given")] = ""
+    wallet: Annotated[str, about("name of the wallet that funds channels and receives what closes pay")] = ""
+    zmq: Annotated[str, about("endpoint of zmqpubhashblock; empty: poll instead")] = ""
+    poll_interval_s: Annotated[float, about("how often to ask for new blocks where ZMQ is silent", gt=0)] = (
+        1.0
+    )
+
+
+class FeeConfig(Section, frozen=True):
+    base_msat: Annotated[int, about("fee for any forward", ge=0)] = 1_000
+    ppm: Annotated[int, about("fee in millionths of the amount", ge=0)] = 200
+    cltv_delta: Annotated[int, about("blocks between a forward's expiries", ge=18, le=2016)] = 80
+
+
+class ChannelConfig(Section, frozen=True):
+    minimum_depth: Annotated[int, about("confirmations that we ask for as accepter", ge=1, le=144)] = 3
+    max_accepted_htlcs: Annotated[int, about("HTLC slots that we offer", ge=1, le=483)] = 30
+    max_htlc_value_in_flight_msat: Annotated[int, about("most that a peer may have in flight", ge=1)] = (
+        20_000_000_000
+    )
+    htlc_minimum_msat: Annotated[int, about("smallest HTLC that we accept", ge=0)] = 1
+    to_self_delay: Annotated[int, about("blocks that a peer waits for its own money", ge=1, le=2016)] = 144
+    max_dust_exposure_msat: Annotated[int, about("most that may be lost to fees in trimmed HTLCs", ge=0)] = (
+        50_000_000
+    )
+    max_pending_per_peer: Annotated[int, about("unconfirmed channels that one peer may have open", ge=1)] = 3
+    max_pending: Annotated[int, about("unconfirmed channels of all peers together", ge=1)] = 100
+    max_peers_without_channels: Annotated[int, about("sessions of peers that have no channel", ge=1)] = 1_000
+    feerate_per_kw: Annotated[int, about("fee rate where the chain has no estimate", ge=253)] = 2_500
+    commit_interval_s: Annotated[float, about("longest wait for more updates before signing", ge=0, le=1)] = (
+        0.0
+    )
+
+
+class BackendConfig(Section, frozen=True):
+    """`lnnode backend`: channels, wallet, database, graph."""
+
+    data_dir: Annotated[str, about("seed, database and sockets live here")] = "~/.lnnode"
+    network: Annotated[
+        str, about("mainnet, testnet, signet or regtest", pattern="^(mainnet|testnet|signet|regtest)$")
+    ] = "regtest"
+    accept_mainnet_without_onchain_claims: Annotated[
+        bool,
+        about("mainnet is refused until unilateral closes are claimed on-chain; true starts all the same"),
+    ] = False
+    alias: Annotated[str, about("name in the node_announcement, at most 32 bytes", max_length=32)] = "lnnode"
+    color: Annotated[str, about("RRGGBB for maps of the network", pattern="^[0-9a-fA-F]{6}$")] = "3399ff"
+    announce_addresses: Annotated[tuple[str, ...], about("HOST:PORT where peers reach the frontends")] = ()
+    link: Annotated[str, about("where frontends connect; empty: DATA_DIR/link.sock")] = ""
+    api: Annotated[str, about("where the HTTP API listens; empty: DATA_DIR/api.sock")] = ""
+    api_password: Annotated[str, about("asked for by the API where it listens on TCP")] = ""
+    handshakes_per_s: Annotated[int, about("handshakes with strangers, all frontends together", ge=1)] = 500
+    flush_interval_s: Annotated[float, about("gossip goes on to peers this often", gt=0)] = 60.0
+    reconnect: Annotated[bool, about("dial peers that we have channels with")] = True
+    bitcoind: BitcoindConfig = BitcoindConfig()
+    fees: FeeConfig = FeeConfig()
+    channels: ChannelConfig = ChannelConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def directory(self) -> Path:
+        return Path(self.data_dir).expanduser()
+
+    @property
+    def link_address(self) -> str:
+        return self.link or f"unix:{self.directory / 'link.sock'}"
+
+    @property
+    def api_address(self) -> str:
+        return self.api or f"unix:{self.directory / 'api.sock'}"
+
+
+class FrontendConfig(Section, frozen=True):
+    """`lnnode frontend`: connections and gossip, no keys, no state."""
+
+    id: Annotated[str, about("names this frontend in logs and metrics; empty: f and the process id")] = ""
+    listen: Annotated[str, about("where peers connect; frontends of one host share it")] = "0.0.0.0:9735"
+    backend: Annotated[str, about("the backend's link address")] = "unix:~/.lnnode/link.sock"
+    max_connections: Annotated[int, about("sockets that this frontend holds at most", ge=1)] = 20_000
+    reconnect_s: Annotated[float, about("pause before the backend is tried again", gt=0)] = 0.5
+    log: LogConfig = LogConfig()
+
+
+class StandaloneConfig(Section, frozen=True):
+    """`lnnode standalone`: a backend and one frontend in one process."""
+
+    listen: Annotated[str, about("where peers connect")] = "127.0.0.1:9735"
+    backend: BackendConfig = BackendConfig()
+
+
+KINDS: dict[str, type[Section]] = {
+    "backend": BackendConfig,
+    "frontend": FrontendConfig,
+    "standalone": StandaloneConfig,
+}
+
+C = TypeVar("C", bound=Section)
+
+
+def load(kind: type[C], path: Path | None, environment: Mapping[str, str] = os.environ) -> C:
+    """The configuration in `path` (None: defaults), environment applied.
+
+    Raises Refused with one line that names the file, the field and the remedy.
+    """
+    raw = {} if path is None else _read(path)
+    source = "the defaults" if path is None else str(path)
+    overrides = {k: v for k, v in environment.items() if k.startswith(ENVIRONMENT_PREFIX)}
+    for name, text in sorted(overrides.items()):
+        keys = [key.lower() for key in name.removeprefix(ENVIRONMENT_PREFIX).split("__")]
+        if keys[0] in kind.__struct_fields__:  # one environment may serve several processes
+            _override(raw, keys, text, name)
+            source += f" with {name}"
+    try:
+        config = msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        raise Refused(f"{source}: {_explain(error, kind)}") from error
+    _check_addresses(config, source)
+    return config
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise Refused(f"{path}: {error.strerror}; name a configuration file that can be read") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise Refused(f"{path}{line}: is not YAML: {getattr(error, 'problem', error)}") from error
+    if raw is None:
+        return {}
+    if not isinstance(raw, dict):
+        raise Refused(f"{path}: holds no mapping; write lines such as `alias: mynode`")
+    return raw
+
+
+def _override(raw: dict[str, Any], keys: list[str], text: str, name: str) -> None:
+    for key in keys[:-1]:
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise Refused(f"{name}: {key} is no section; its fields can't be set")
+    raw[keys[-1]] = yaml.safe_load(text)
+
+
+def _explain(error: msgspec.ValidationError, kind: type[Section]) -> str:
+    message, _, where = str(error).partition(" - at `")
+    field = where.rstrip("`").removeprefix("$.") or "top level"
+    known = ", ".join(kind.__struct_fields__)
+    remedy = (
+        f"known fields here are: {known}"
+        if "unknown field" in message and field in ("$", "top level")
+        else ""
+    )
+    remedy = remedy or "`lnnode check-config --defaults` shows every field with its meaning"
+    return f"{field}: {message}; {remedy}"
+
+
+def _check_addresses(config: Section, source: str) -> None:
+    for name in ("link", "api", "listen"):
+        address = getattr(config, name, "")
+        if address:
+            try:
+                split_address(address)
+            except Refused as error:
+                raise Refused(f"{source}: {name}: {error}") from error
+
+
+def documented_defaults(kind: type[Struct], indent: str = "") -> str:
+    """A YAML file with every field at its default, each under a comment that says what it is for."""
+    lines = [f"# {kind.__doc__}"] if kind.__doc__ and not indent else []
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    for field in info.fields:
+        if isinstance(field.type, msgspec.inspect.StructType):
+            lines += [f"{indent}{field.name}:", documented_defaults(field.type.cls, indent + "  ").rstrip()]
+        else:
+            extra = getattr(field.type, "extra_json_schema", None) or {}
+            lines.append(f"{indent}# {extra.get('description', '')}")
+            value = yaml.safe_dump(msgspec.to_builtins(field.default), default_flow_style=True, width=1_000)
+            lines.append(f"{indent}{field.name}: {value.removesuffix('...' + chr(10)).strip()}")
+    return "\n".join(lines) + "\n"

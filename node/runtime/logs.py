@@ -1,0 +1,44 @@
+"""Structured logs: one JSON object a line, or text for people. Peers' text is cut and escaped, keys never appear."""
+
+import logging
+import sys
+from typing import Any
+
+import structlog
+
+from node.runtime.config import LogConfig
+
+MAX_TEXT = 500  # characters of anything that a stranger can choose (security: log spam and injection)
+
+
+def configure(config: LogConfig, **context: str) -> None:
+    """Set up logging for this process; `context` is on every line."""
+    renderer: Any = structlog.processors.JSONRenderer()
+    if config.format == "text":
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[config.level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    structlog.contextvars.bind_contextvars(**context)
+
+
+def get(name: str) -> structlog.typing.FilteringBoundLogger:
+    """A logger that names its part of the node."""
+    logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=name)
+    return logger
+
+
+def safe_text(data: bytes) -> str:
+    """A peer's text for a log line: printable ASCII, cut."""
+    return data[:MAX_TEXT].decode("ascii", "replace").encode("unicode_escape").decode("ascii")

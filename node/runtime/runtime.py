@@ -1,0 +1,164 @@
+"""What a shell may ask of the outside world: time, chance, tasks, connections.
+
+Frontend, backend and simulated peers take a `Runtime` and nothing else, so that the same shells run on real sockets
+and clocks (`SystemRuntime`) and in a simulation on virtual time. Everything of asyncio that goes through the running
+loop (events, futures, sleeping) may be used directly; sockets, clocks, threads and randomness may not.
+"""
+
+import asyncio
+import os
+import random
+import secrets
+import time
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from node.errors import Refused
+
+T = TypeVar("T")
+ProtocolFactory = Callable[[], asyncio.Protocol]
+
+LISTEN_BACKLOG = 1_024  # a reconnect storm fills a short queue at once
+
+
+class Listener(Protocol):
+    """A bound address; `address` is where it can be reached (the port that was chosen for port 0)."""
+
+    @property
+    def address(self) -> str: ...
+
+    def close(self) -> None: ...
+
+
+class Runtime(Protocol):
+    """The world as a shell sees it. Addresses are "HOST:PORT", "[V6]:PORT" or "unix:PATH"."""
+
+    random: random.Random
+
+    def now(self) -> float:
+        """Unix time in seconds."""
+        ...
+
+    def monotonic(self) -> float:
+        """Seconds from an arbitrary point; never goes back."""
+        ...
+
+    def entropy(self, size: int) -> bytes:
+        """Unpredictable bytes for keys."""
+        ...
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run in the background; an exception in it ends the whole process, loudly."""
+        ...
+
+    async def run_blocking(self, lane: str, work: Callable[[], T]) -> T:
+        """Run what blocks (a disk, C code) without holding up the loop; each lane runs its work one by one."""
+        ...
+
+    async def listen(
+        self, address: str, factory: ProtocolFactory, *, share_port: bool = False
+    ) -> Listener: ...
+
+    async def connect(self, address: str, factory: ProtocolFactory) -> asyncio.Protocol:
+        """Raises OSError or TimeoutError where nobody answers."""
+        ...
+
+
+class SystemRuntime:
+    """The real world, on the running asyncio loop."""
+
+    def __init__(self, on_failure: Callable[[str, BaseException], None]) -> None:
+        self.random = random.Random(secrets.randbits(128))  # noqa: S311 - jitter and choices, never keys
+        self._on_failure = on_failure
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._lanes: dict[str, ThreadPoolExecutor] = {}
+
+    def now(self) -> float:
+        return time.time()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def entropy(self, size: int) -> bytes:
+        return secrets.token_bytes(size)
+
+    def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_failure(task.get_name(), error)
+
+    async def run_blocking(self, lane: str, work: Callable[[], T]) -> T:
+        if lane not in self._lanes:  # a flood in one lane never delays another
+            self._lanes[lane] = ThreadPoolExecutor(max_workers=1, thread_name_prefix=lane)
+        return await asyncio.get_running_loop().run_in_executor(self._lanes[lane], work)
+
+    async def listen(self, address: str, factory: ProtocolFactory, *, share_port: bool = False) -> Listener:
+        loop = asyncio.get_running_loop()
+        kind, host, port = split_address(address)
+        if kind == "unix":
+            return await _listen_unix(host, factory)
+        server = await loop.create_server(
+            factory, host, port, backlog=LISTEN_BACKLOG, reuse_port=share_port or None, reuse_address=True
+        )
+        bound = server.sockets[0].getsockname()
+        return _SocketListener(server, join_address(bound[0], bound[1]))
+
+    async def connect(self, address: str, factory: ProtocolFactory) -> asyncio.Protocol:
+        loop = asyncio.get_running_loop()
+        kind, host, port = split_address(address)
+        if kind == "unix":
+            _, protocol = await loop.create_unix_connection(factory, host)
+        else:
+            _, protocol = await loop.create_connection(factory, host, port)
+        return protocol
+
+
+async def _listen_unix(path: str, factory: ProtocolFactory) -> Listener:
+    _remove(path)
+    server = await asyncio.get_running_loop().create_unix_server(factory, path, backlog=LISTEN_BACKLOG)
+    _only_for_owner(path)
+    return _SocketListener(server, f"unix:{path}")
+
+
+def _remove(path: str) -> None:
+    """A socket file may be left by a process that was killed."""
+    Path(path).unlink(missing_ok=True)
+
+
+def _only_for_owner(path: str) -> None:
+    Path(path).chmod(0o600)
+
+
+class _SocketListener:
+    def __init__(self, server: asyncio.Server, address: str) -> None:
+        self._server = server
+        self.address = address
+
+    def close(self) -> None:
+        self._server.close()
+
+
+def split_address(address: str) -> tuple[str, str, int]:
+    """("unix", path, 0) or ("tcp", host, port). Raises Refused for anything else."""
+    if address.startswith("unix:"):
+        return "unix", address.removeprefix("unix:"), 0
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65_535:
+        raise Refused(f'"{address}" is no address: say HOST:PORT, [V6]:PORT or unix:PATH')
+    return "tcp", host.strip("[]"), int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def process_id() -> int:
+    return os.getpid()
