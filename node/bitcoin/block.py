@@ -6,28 +6,12 @@ from struct import unpack_from
 
 from msgspec import Struct
 
+from node.bitcoin.transaction import Input, Output
 from node.crypto.hashes import hash256
 from node.errors import MalformedMessage
 
 MAX_ITEMS = 1_000_000  # more inputs, outputs or witness items than any block of 4 MB can hold
 HEADER_SIZE = 80
-
-
-class ChainInput(Struct, frozen=True):
-    txid: bytes
-    vout: int
-    script_sig: bytes
-    sequence: int
-    witness: tuple[bytes, ...]
-
-    @property
-    def outpoint(self) -> tuple[bytes, int]:
-        return self.txid, self.vout
-
-
-class ChainOutput(Struct, frozen=True):
-    sat: int
-    script: bytes
 
 
 class ChainTransaction(Struct, frozen=True):
@@ -37,8 +21,8 @@ class ChainTransaction(Struct, frozen=True):
     txid: bytes
     wtxid: bytes
     version: int
-    inputs: tuple[ChainInput, ...]
-    outputs: tuple[ChainOutput, ...]
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
     locktime: int
     weight: int
 
@@ -83,7 +67,7 @@ def parse_transaction(raw: bytes) -> ChainTransaction:
 
 
 def serialize_transaction(
-    version: int, inputs: Sequence[ChainInput], outputs: Sequence[ChainOutput], locktime: int
+    version: int, inputs: Sequence[Input], outputs: Sequence[Output], locktime: int
 ) -> bytes:
     """The transaction's bytes, in the witness form where an input has a witness."""
     body = _serialize_body(inputs, outputs)
@@ -108,7 +92,7 @@ def compact_size(number: int) -> bytes:
     return b"\xff" + number.to_bytes(8, "little")
 
 
-def _serialize_body(inputs: Sequence[ChainInput], outputs: Sequence[ChainOutput]) -> bytes:
+def _serialize_body(inputs: Sequence[Input], outputs: Sequence[Output]) -> bytes:
     parts = [compact_size(len(inputs))]
     for i in inputs:
         parts += [i.txid, i.vout.to_bytes(4, "little"), compact_size(len(i.script_sig)), i.script_sig]
@@ -136,32 +120,30 @@ def _transaction(raw: bytes, start: int) -> tuple[ChainTransaction, int]:
     whole = raw[start:at]
     stripped = whole[:4] + raw[body_start:body_end] + whole[-4:] if has_witness else whole
     txid = hash256(stripped)
-    inputs = tuple(
-        ChainInput(*i, witness) for i, witness in zip(bare, witnesses or [()] * len(bare), strict=True)
-    )
+    inputs = tuple(Input(*i, witness) for i, witness in zip(bare, witnesses or [()] * len(bare), strict=True))
     wtxid = hash256(whole) if has_witness else txid
     weight = 3 * len(stripped) + len(whole)
     return ChainTransaction(whole, txid, wtxid, version, inputs, outputs, locktime, weight), at
 
 
-def _inputs(raw: bytes, at: int) -> tuple[list[tuple[bytes, int, bytes, int]], int]:
+def _inputs(raw: bytes, at: int) -> tuple[list[tuple[bytes, int, int, bytes]], int]:
     count, at = _count(raw, at)
     inputs = []
     for _ in range(count):
         txid, vout = raw[at : at + 32], unpack_from("<I", raw, at + 32)[0]
         script, at = _bytes(raw, at + 36)
-        inputs.append((txid, vout, script, unpack_from("<I", raw, at)[0]))
+        inputs.append((txid, vout, unpack_from("<I", raw, at)[0], script))
         at += 4
     return inputs, at
 
 
-def _outputs(raw: bytes, at: int) -> tuple[tuple[ChainOutput, ...], int]:
+def _outputs(raw: bytes, at: int) -> tuple[tuple[Output, ...], int]:
     count, at = _count(raw, at)
     outputs = []
     for _ in range(count):
         sat = unpack_from("<q", raw, at)[0]
         script, at = _bytes(raw, at + 8)
-        outputs.append(ChainOutput(sat, script))
+        outputs.append(Output(sat, script))
     return tuple(outputs), at
 
 

@@ -34,6 +34,7 @@ from node.bitcoin.transaction import (
 )
 from node.crypto.derivation import derive_public_key, derive_revocation_public_key
 from node.crypto.hashes import hash256, sha256
+from node.errors import PeerFault
 
 __all__ = [
     "Commitment",
@@ -114,7 +115,7 @@ class _Fixed(Struct, frozen=True):
     other_anchor_script: bytes
 
 
-def build_commitment(  # noqa: PLR0917 - a commitment is made of seven things
+def build_commitment(
     side: Side,
     points: CommitmentPoints,
     number: int,
@@ -125,7 +126,8 @@ def build_commitment(  # noqa: PLR0917 - a commitment is made of seven things
 ) -> Commitment:
     """The holder's commitment `number` (counted up from 0) and its HTLC transactions.
 
-    The balances are those before fee and anchors, which the opener pays as far as its balance goes.
+    The balances are those before fee and anchors, which the opener pays as far as its balance goes;
+    PeerFault when not even the anchors are covered, as no such transaction could be mined.
     """
     total_msat = holder_msat + other_msat + sum(htlc.amount_msat for htlc in htlcs)
     assert total_msat == side.funding_sat * 1000, (
@@ -139,6 +141,9 @@ def build_commitment(  # noqa: PLR0917 - a commitment is made of seven things
         outputs += _anchor_outputs(fixed, holder_sat, other_sat, has_htlcs=bool(outputs))
     outputs += _balance_outputs(fixed, delayed_script, holder_sat, other_sat)
     outputs.sort()
+    fee_sat = side.funding_sat - sum(output[0] for output in outputs)
+    if fee_sat < 0:
+        raise PeerFault("the opener cannot pay for the anchors of its commitment")
     tx, digest = _transaction(side, fixed, number, outputs)
     txid = hash256(tx)
     return Commitment(
@@ -150,7 +155,7 @@ def build_commitment(  # noqa: PLR0917 - a commitment is made of seven things
         ),
         holder_sat=holder_sat,
         other_sat=other_sat,
-        fee_sat=side.funding_sat - sum(output[0] for output in outputs),
+        fee_sat=fee_sat,
     )
 
 

@@ -25,6 +25,10 @@ class Input(Struct, frozen=True):
     script_sig: bytes = b""
     witness: tuple[bytes, ...] = ()
 
+    @property
+    def outpoint(self) -> tuple[bytes, int]:
+        return self.txid, self.vout
+
 
 class Output(Struct, frozen=True):
     sat: int
