@@ -110,8 +110,8 @@ class View(Struct, frozen=True, array_like=True):
     offered_count: int = 0
     received_msat: int = 0
     received_count: int = 0
-    trimmed_msat: int = 0  # of the HTLCs above, those too small for an output of their own
-    trimmed_count: int = 0
+    trimmed_count: int = 0  # of the HTLCs above, those too small for an output of their own
+    dust_msat: int = 0  # ... and all that would be, should the fee rate rise
 
     @property
     def total_msat(self) -> int:
@@ -187,6 +187,7 @@ class Channel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     funding_sat: int
     minimum_depth: int
     alias: int
+    shutdown_script: bytes  # where a mutual close pays us, unless Shutdown names another
     opening: Opening | None = None
     funding: Funding | None = None
 

@@ -66,7 +66,8 @@ class LocalParams(Struct, frozen=True, kw_only=True):
     to_self_delay: int = 144
     max_accepted_htlcs: int = 483
     minimum_depth: int = 3  # what we, as accepter, ask for
-    upfront_shutdown_script: bytes = b""
+    shutdown_script: bytes  # where a mutual close pays us, unless Shutdown names another
+    commit_to_shutdown_script: bool = False  # as upfront_shutdown_script
 
 
 class Terms(Struct, frozen=True, kw_only=True):
@@ -112,4 +113,5 @@ class Policy(Struct, frozen=True, kw_only=True):
     fulfill_deadline_blocks: int = 18  # 2R+G+S of the same
     forget_after_blocks: int = 2_016  # BOLT 2, channel_ready: the accepter need not wait for ever
     announce_depth: int = 6
+    close_feerate_per_kw: int = 1_000  # where the peer asks for a mutual close
     close_depth: int = 6  # a close with fewer blocks above it can still be undone
