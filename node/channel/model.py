@@ -215,8 +215,7 @@ class Channel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     ready_received: bool = False
     remote_alias: int | None = None
     remote_announcement: tuple[bytes, bytes] | None = None  # node signature, bitcoin signature
-    announcement_sent: bool = False
-    announced: bool = False
+    announcement_sent: bool = False  # our announcement_signatures, since the last reconnection
 
     # the end
     closing: Closing | None = None

@@ -94,6 +94,8 @@ def receive_announcement_signatures(
     effects: Effects = ()
     if not ch.announcement_sent:
         ch, effects = _send_signatures(ch, keys)
+    if ch.remote_announcement is not None:
+        return ch, effects  # the peer asks for ours once more
     after = replace(ch, remote_announcement=(message.node_signature, message.bitcoin_signature))
     return after, (Store(), *effects, Announce(announcement(after, keys)))
 
