@@ -45,4 +45,4 @@ async def _serve(options: ServerOptions, mine_every_s: float | None) -> None:
             try:
                 await asyncio.wait_for(stop.wait(), mine_every_s)
             except TimeoutError:
-                server.chain.mine(server.miner_script)
+                server.node.mine()

@@ -8,7 +8,8 @@ from msgspec import Struct
 from lnsim.chain.model import Coin, Outpoint
 from lnsim.chain.standard import dust_limit_sat
 from lnsim.chain.wallet import Wallet, WalletCoin
-from node.bitcoin.block import ChainInput, ChainOutput, serialize_transaction
+from node.bitcoin.block import serialize_transaction
+from node.bitcoin.transaction import Input, Output
 from node.errors import Refused
 
 SEQUENCE_REPLACEABLE = 0xFFFFFFFD
@@ -40,8 +41,8 @@ class Funded(Struct, frozen=True):
 def fund(
     wallet: Wallet,
     version: int,
-    inputs: Sequence[ChainInput],
-    outputs: Sequence[ChainOutput],
+    inputs: Sequence[Input],
+    outputs: Sequence[Output],
     locktime: int,
     options: FundingOptions,
 ) -> Funded:
@@ -55,14 +56,14 @@ def fund(
     chosen = _choose(pool if options.add_inputs else [], need_sat - have_sat, base_weight, options)
     weight = base_weight + len(chosen) * P2WPKH_INPUT_WEIGHT
     have_sat += sum(c.coin.sat for c in chosen)
-    all_inputs = [*inputs, *(ChainInput(*c.outpoint, b"", options.sequence, ()) for c in chosen)]
+    all_inputs = [*inputs, *(Input(*c.outpoint, options.sequence) for c in chosen)]
     final, fee_sat, position = _with_change(wallet, list(outputs), have_sat, weight, options)
     if options.lock:
         wallet.locked |= {i.outpoint for i in all_inputs}
     return Funded(serialize_transaction(version, all_inputs, final, locktime), fee_sat, position)
 
 
-def _fixed(wallet: Wallet, i: ChainInput, options: FundingOptions) -> tuple[Coin, int]:
+def _fixed(wallet: Wallet, i: Input, options: FundingOptions) -> tuple[Coin, int]:
     coin = wallet.chain.coin(i.outpoint)
     if coin is None:
         raise Refused("Insufficient funds")
@@ -74,7 +75,7 @@ def _fixed(wallet: Wallet, i: ChainInput, options: FundingOptions) -> tuple[Coin
     return coin, options.input_weights[i.outpoint]
 
 
-def _base_weight(version: int, outputs: Sequence[ChainOutput], locktime: int) -> int:
+def _base_weight(version: int, outputs: Sequence[Output], locktime: int) -> int:
     return 4 * len(serialize_transaction(version, [], outputs, locktime)) + WITNESS_MARKER_WEIGHT
 
 
@@ -109,8 +110,8 @@ def _choose(
 
 
 def _with_change(
-    wallet: Wallet, outputs: list[ChainOutput], have_sat: int, weight: int, options: FundingOptions
-) -> tuple[list[ChainOutput], int, int | None]:
+    wallet: Wallet, outputs: list[Output], have_sat: int, weight: int, options: FundingOptions
+) -> tuple[list[Output], int, int | None]:
     """The outputs with change where it is worth an output; the fee; the change's place."""
     fee_sat = _fee(weight, options)
     if options.subtract_from:
@@ -126,15 +127,15 @@ def _with_change(
     position = options.change_position
     if position is None:  # anywhere, as Core does, so that nobody relies on a place
         position = sha256(script).digest()[0] % (len(outputs) + 1)
-    outputs.insert(position, ChainOutput(change_sat, script))
+    outputs.insert(position, Output(change_sat, script))
     return outputs, fee_with_change, position
 
 
-def _subtract(outputs: list[ChainOutput], fee_sat: int, places: Sequence[int]) -> list[ChainOutput]:
+def _subtract(outputs: list[Output], fee_sat: int, places: Sequence[int]) -> list[Output]:
     share, rest = divmod(fee_sat, len(places))
     for n, place in enumerate(places):
         output = outputs[place]
-        outputs[place] = ChainOutput(output.sat - share - (rest if n == 0 else 0), output.script)
+        outputs[place] = Output(output.sat - share - (rest if n == 0 else 0), output.script)
         if outputs[place].sat < dust_limit_sat(output.script):
             raise Refused("The transaction amount is too small to pay the fee")
     return outputs

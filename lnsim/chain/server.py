@@ -19,8 +19,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from lnsim.chain.chain import Chain
-from lnsim.chain.rpc import Session, answer
-from lnsim.chain.wallets import WalletBook
+from lnsim.chain.embedded import DEFAULT_BLOCKS, DEFAULT_SEED, EmbeddedNode
+from lnsim.chain.rpc import answer
 from lnsim.chain.zmq_publisher import ZmqPublisher
 
 HOST = "127.0.0.1"
@@ -39,9 +39,9 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     zmq_port: int | None = 0
     user: str | None = None
     password: str | None = None
-    blocks: int = 110
+    blocks: int = DEFAULT_BLOCKS
     wallet: str = ""
-    wallet_seed: bytes = b"embedded chain"
+    wallet_seed: bytes = DEFAULT_SEED
 
 
 class Endpoint(Struct, frozen=True):
@@ -54,20 +54,25 @@ class Endpoint(Struct, frozen=True):
 
 
 class ChainServer:
-    """`async with ChainServer(now, options) as server`: a running chain; `server.chain` is the chain itself."""
+    """`async with ChainServer(now, options) as server`: a running chain; `server.node` is what it serves."""
 
     def __init__(self, now: Callable[[], float], options: ServerOptions | None = None) -> None:
         self.options = options or ServerOptions()
-        self.chain = Chain(now, self.options.datadir)
-        self.wallets = WalletBook(self.chain, self.options.wallet_seed)
-        wallet = self.wallets.create(self.options.wallet)
-        self.miner_script = wallet.keys.new_script(change=False)
-        self.chain.bootstrap(self.miner_script, self.options.blocks)
-        self._started_s = now()
+        self.node = EmbeddedNode(
+            now,
+            datadir=self.options.datadir,
+            blocks=self.options.blocks,
+            wallet=self.options.wallet,
+            wallet_seed=self.options.wallet_seed,
+        )
         self._publisher: ZmqPublisher | None = None
         self._task: asyncio.Task[None] | None = None
         self._user = self.options.user or COOKIE_USER
         self._password = self.options.password or secrets.token_hex(32)
+
+    @property
+    def chain(self) -> Chain:
+        return self.node.chain
 
     async def __aenter__(self) -> Self:
         options = self.options
@@ -99,11 +104,7 @@ class ChainServer:
             self._publisher.close()
         if self.endpoint.cookie_file:
             _remove(self.endpoint.cookie_file)
-        self.chain.close()
-
-    def session(self, wallet_name: str | None = None) -> Session:
-        address = self._publisher.address if self._publisher else None
-        return Session(self.chain, self.wallets, self._started_s, address, wallet_name)
+        self.node.close()
 
     def _announce(self, port: int) -> Endpoint:
         cookie = None
@@ -127,7 +128,8 @@ class ChainServer:
             return Response(status_code=401, headers={"WWW-Authenticate": 'Basic realm="jsonrpc"'})
         if int(request.headers.get("content-length", "0")) > MAX_BODY:
             return Response(status_code=413)
-        session = self.session(request.path_params.get("name"))
+        zmq_address = self._publisher.address if self._publisher else None
+        session = self.node.session(request.path_params.get("name"), zmq_address)
         status, body = answer(await request.body(), session)
         return Response(body, status, media_type="application/json")
 

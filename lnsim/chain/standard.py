@@ -10,7 +10,8 @@ from collections.abc import Sequence
 import wallycore as wally
 
 from lnsim.chain.model import Coin, Rejected
-from node.bitcoin.block import ChainInput, ChainTransaction, compact_size
+from node.bitcoin.block import ChainTransaction, compact_size
+from node.bitcoin.transaction import Input
 
 MAX_STANDARD_WEIGHT = 400_000
 MIN_NON_WITNESS_SIZE = 65
@@ -131,7 +132,7 @@ def _is_bare_multisig(script: bytes) -> bool:
     return keys is not None and 1 <= needed <= total <= 3 and len(keys) == total
 
 
-def _check_witness(i: ChainInput, script: bytes) -> None:
+def _check_witness(i: Input, script: bytes) -> None:
     if script_type(script) == "scripthash":
         redeem = (pushes(i.script_sig) or [b""])[-1:]
         script = redeem[0] if redeem else b""

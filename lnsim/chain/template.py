@@ -6,13 +6,8 @@ from collections.abc import Sequence
 from lnsim.chain.consensus import MAX_BLOCK_WEIGHT, NULL_OUTPOINT, SEQUENCE_FINAL
 from lnsim.chain.mempool import Mempool
 from lnsim.chain.model import COIN
-from node.bitcoin.block import (
-    ChainInput,
-    ChainOutput,
-    ChainTransaction,
-    compact_size,
-    serialize_transaction,
-)
+from node.bitcoin.block import ChainTransaction, compact_size, serialize_transaction
+from node.bitcoin.transaction import Input, Output
 from node.crypto.hashes import hash256
 
 HALVING_INTERVAL = 150  # regtest
@@ -61,9 +56,9 @@ def coinbase(height: int, script: bytes, reward_sat: int, nonce: int, wtxids: Se
     """A coinbase with its witness commitment (BIP 141) and a nonce that makes it unique among forks."""
     root = merkle_root([bytes(32), *wtxids])
     commitment = COMMITMENT_TAG + hash256(root + bytes(32))
-    outputs = [ChainOutput(reward_sat, script), ChainOutput(0, commitment)]
+    outputs = [Output(reward_sat, script), Output(0, commitment)]
     signature = _height_push(height) + _push(nonce.to_bytes(8, "little"))
-    source = ChainInput(*NULL_OUTPOINT, signature, SEQUENCE_FINAL, (bytes(32),))
+    source = Input(*NULL_OUTPOINT, SEQUENCE_FINAL, signature, (bytes(32),))
     return serialize_transaction(2, [source], outputs, 0)
 
 

@@ -10,7 +10,8 @@ from lnsim.chain.chain import Chain
 from lnsim.chain.consensus import is_coinbase
 from lnsim.chain.keys import KeyPlace, Keys
 from lnsim.chain.model import COINBASE_MATURITY, Coin, Outpoint
-from node.bitcoin.block import ChainInput, ChainTransaction, parse_transaction, serialize_transaction
+from node.bitcoin.block import ChainTransaction, parse_transaction, serialize_transaction
+from node.bitcoin.transaction import Input
 
 FORGET_DEPTH = 100  # a spend this deep is never undone here
 
@@ -95,8 +96,8 @@ class Wallet:
         return serialize_transaction(tx.version, inputs, tx.outputs, tx.locktime)
 
     def _signed(
-        self, i: ChainInput, index: int, parsed: object, coin: Coin, place: KeyPlace, sighash: int
-    ) -> ChainInput:
+        self, i: Input, index: int, parsed: object, coin: Coin, place: KeyPlace, sighash: int
+    ) -> Input:
         code = b"\x76\xa9\x14" + coin.script[2:] + b"\x88\xac"  # BIP 143: the script code of P2WPKH
         digest = wally.tx_get_btc_signature_hash(
             parsed, index, code, coin.sat, sighash, wally.WALLY_TX_FLAG_USE_WITNESS

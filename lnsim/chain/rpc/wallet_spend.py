@@ -20,8 +20,9 @@ from lnsim.chain.rpc.values import (
 )
 from lnsim.chain.standard import dust_limit_sat
 from lnsim.chain.wallet import Wallet
-from node.bitcoin.block import ChainInput, ChainOutput, parse_transaction, serialize_transaction
-from node.errors import Refused
+from node.bitcoin.block import parse_transaction, serialize_transaction
+from node.bitcoin.transaction import Input, Output
+from node.errors import MalformedMessage, Refused
 
 VERSION = 2
 SIGHASHES = {
@@ -58,10 +59,10 @@ def fundrawtransaction(
     session: Session,
     hexstring: str,
     options: dict[str, Any] = {},  # noqa: B006 - read only, and the parameter's type is its annotation
-    iswitness: bool = True,
+    iswitness: bool | None = None,
 ) -> Any:
     wallet = session.wallet
-    version, inputs, outputs, locktime = _bare(hexstring)
+    version, inputs, outputs, locktime = _bare(hexstring, is_witness=iswitness)
     funded = _fund(wallet, version, inputs, outputs, locktime, options_of(session, options, outputs))
     return {"hex": funded.raw.hex(), "fee": amount(funded.fee_sat), "changepos": _position(funded)}
 
@@ -95,7 +96,7 @@ def sendtoaddress(
     fee_rate: Decimal | str | None = None,
     verbose: bool = False,
 ) -> Any:
-    output = ChainOutput(sat_of(amount), address_script(address))
+    output = Output(sat_of(amount), address_script(address))
     if output.sat < dust_limit_sat(output.script):
         raise RpcError(FUNDS, "Transaction amount too small")
     feerate = session.chain.fee_estimate(conf_target) if fee_rate is None else _sat_per_kvb(fee_rate)
@@ -121,7 +122,7 @@ def sendmany(
     return _send(session, list(outputs_of(amounts)), feerate)
 
 
-def inputs_of(values: list[Any], locktime: int, *, replaceable: bool) -> list[ChainInput]:
+def inputs_of(values: list[Any], locktime: int, *, replaceable: bool) -> list[Input]:
     inputs = []
     for value in values:
         default = SEQUENCE_REPLACEABLE if replaceable else 0xFFFFFFFE if locktime else 0xFFFFFFFF
@@ -129,11 +130,11 @@ def inputs_of(values: list[Any], locktime: int, *, replaceable: bool) -> list[Ch
         sequence = value.get("sequence", default)
         if not isinstance(sequence, int) or not 0 <= sequence <= 0xFFFFFFFF:
             raise RpcError(PARAMETER, "Invalid parameter, sequence number is out of range")
-        inputs.append(ChainInput(*outpoint, b"", sequence, ()))
+        inputs.append(Input(*outpoint, sequence))
     return inputs
 
 
-def outputs_of(values: Any) -> tuple[ChainOutput, ...]:
+def outputs_of(values: Any) -> tuple[Output, ...]:
     """Outputs of `{address: amount}` or a list of such objects; `data` makes an OP_RETURN."""
     pairs = list(values.items()) if isinstance(values, dict) else []
     for value in values if isinstance(values, list) else []:
@@ -143,17 +144,17 @@ def outputs_of(values: Any) -> tuple[ChainOutput, ...]:
     outputs, seen = [], set()
     for key, value in pairs:
         if key == "data":
-            outputs.append(ChainOutput(0, _data_script(value)))
+            outputs.append(Output(0, _data_script(value)))
             continue
         script = address_script(key)
         if script in seen:
             raise RpcError(PARAMETER, f"Invalid parameter, duplicated address: {key}")
         seen.add(script)
-        outputs.append(ChainOutput(sat_of(value), script))
+        outputs.append(Output(sat_of(value), script))
     return tuple(outputs)
 
 
-def options_of(session: Session, options: dict[str, Any], outputs: tuple[ChainOutput, ...]) -> FundingOptions:
+def options_of(session: Session, options: dict[str, Any], outputs: tuple[Output, ...]) -> FundingOptions:
     unknown = options.keys() - FUNDING_KEYS
     if unknown:
         raise RpcError(TYPE, f"Unexpected key {min(unknown)}")
@@ -196,13 +197,18 @@ def _sat_per_kvb(sat_per_vb: Any) -> int:
     return int(Decimal(str(sat_per_vb)) * 1000)
 
 
-def _bare(hexstring: str) -> tuple[int, tuple[ChainInput, ...], tuple[ChainOutput, ...], int]:
-    """A transaction that may still lack inputs, which in the witness-aware format looks like a marker."""
+def _bare(
+    hexstring: str, *, is_witness: bool | None
+) -> tuple[int, tuple[Input, ...], tuple[Output, ...], int]:
+    """A transaction that may still lack inputs, whose bytes then can also look like the witness form."""
     raw = bytes.fromhex(hexstring)
-    if raw[4:5] == b"\x00" and raw[5:6] != b"\x00":
-        padded = raw[:4] + b"\x01" + bytes(36) + b"\x00" + bytes(4) + raw[5:]
-        tx = parse_transaction(padded)
-        return tx.version, (), tx.outputs, tx.locktime
+    if raw[4:5] == b"\x00" and not is_witness:
+        try:
+            tx = parse_transaction(raw[:4] + b"\x01" + bytes(36) + b"\x00" + bytes(4) + raw[5:])
+        except MalformedMessage:
+            pass
+        else:
+            return tx.version, (), tx.outputs, tx.locktime
     tx = transaction_of(hexstring)
     return tx.version, tx.inputs, tx.outputs, tx.locktime
 
@@ -210,8 +216,8 @@ def _bare(hexstring: str) -> tuple[int, tuple[ChainInput, ...], tuple[ChainOutpu
 def _fund(
     wallet: Wallet,
     version: int,
-    inputs: tuple[ChainInput, ...],
-    outputs: tuple[ChainOutput, ...],
+    inputs: tuple[Input, ...],
+    outputs: tuple[Output, ...],
     locktime: int,
     options: FundingOptions,
 ) -> Funded:
@@ -221,9 +227,7 @@ def _fund(
         raise RpcError(WALLET, str(why)) from None
 
 
-def _send(
-    session: Session, outputs: list[ChainOutput], feerate: int, subtract_from: tuple[int, ...] = ()
-) -> str:
+def _send(session: Session, outputs: list[Output], feerate: int, subtract_from: tuple[int, ...] = ()) -> str:
     options = FundingOptions(feerate_sat_per_kvb=feerate, subtract_from=subtract_from)
     try:
         funded = fund(session.wallet, VERSION, (), outputs, 0, options)
