@@ -132,7 +132,7 @@ def _degrees(channels: int, nodes: int) -> Ints:
     degrees = np.maximum(1, np.minimum(drawn, channels)).astype(np.int64)
     missing = 2 * channels - int(degrees.sum())
     # what rounding and another size left over is shared by those with more than one, in proportion
-    weights = np.maximum(degrees - 1, 0.01) * (degrees < channels)
+    weights = np.maximum(degrees - 1, 0.01)
     shares = np.floor(missing * weights / weights.sum()).astype(np.int64)
     degrees = np.maximum(1, degrees + shares)
     rest = 2 * channels - int(degrees.sum())
