@@ -17,6 +17,7 @@ OUTPOINT_WEIGHT = 164  # an input without script and witness
 P2WPKH_INPUT_WEIGHT = 272  # with a 72-byte signature
 WITNESS_MARKER_WEIGHT = 2
 CHANGE_VSIZE = 31
+P2WPKH_FORM = b"\x00\x14" + bytes(20)
 MAX_CHOSEN = 1_000  # inputs; more would not fit a standard transaction
 
 
@@ -113,25 +114,26 @@ def _with_change(
     wallet: Wallet, outputs: list[Output], have_sat: int, weight: int, options: FundingOptions
 ) -> tuple[list[Output], int, int | None]:
     """The outputs with change where it is worth an output; the fee; the change's place."""
-    fee_sat = _fee(weight, options)
-    if options.subtract_from:
-        outputs = _subtract(outputs, fee_sat, options.subtract_from)
-    rest_sat = have_sat - sum(o.sat for o in outputs) - fee_sat
-    fee_with_change = _fee(weight + 4 * CHANGE_VSIZE, options)
-    change_sat = rest_sat - (fee_with_change - fee_sat)
+    fee_sat = _fee(weight + 4 * CHANGE_VSIZE, options)
+    paid = _subtract(outputs, fee_sat, options.subtract_from)
+    change_sat = have_sat - sum(o.sat for o in paid) - fee_sat
     script = options.change_script
-    if change_sat < dust_limit_sat(script or bytes(22)):
-        return outputs, fee_sat + rest_sat, None
+    if change_sat < dust_limit_sat(script or P2WPKH_FORM):
+        paid = _subtract(outputs, _fee(weight, options), options.subtract_from)
+        return paid, have_sat - sum(o.sat for o in paid), None
     if script is None:
         script = wallet.keys.new_script(change=True)
     position = options.change_position
     if position is None:  # anywhere, as Core does, so that nobody relies on a place
-        position = sha256(script).digest()[0] % (len(outputs) + 1)
-    outputs.insert(position, Output(change_sat, script))
-    return outputs, fee_with_change, position
+        position = sha256(script).digest()[0] % (len(paid) + 1)
+    paid.insert(position, Output(change_sat, script))
+    return paid, fee_sat, position
 
 
 def _subtract(outputs: list[Output], fee_sat: int, places: Sequence[int]) -> list[Output]:
+    outputs = list(outputs)
+    if not places:
+        return outputs
     share, rest = divmod(fee_sat, len(places))
     for n, place in enumerate(places):
         output = outputs[place]
