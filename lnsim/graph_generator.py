@@ -83,7 +83,13 @@ def generate(
 
 def message_of(delta: Delta) -> bytes:
     """The gossip message in a delta of `generate`."""
-    return delta.update if isinstance(delta, ChannelUpdated) else delta.announcement  # type: ignore[union-attr]
+    match delta:
+        case ChannelUpdated(update):
+            return update
+        case ChannelAdded(announcement) | NodeAnnounced(announcement):
+            return announcement
+        case _:
+            raise ValueError(f"no message in {delta}")
 
 
 def node_secret(seed: int, node: int) -> bytes:
