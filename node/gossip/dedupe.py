@@ -47,6 +47,11 @@ class Aggregation:
     def __len__(self) -> int:
         return len(self._processing)
 
+    def knows(self, raw: bytes) -> bool:
+        """Whether this message waits for its verdict or was just accepted: its signatures need no second check."""
+        digest = sha256(raw)
+        return digest in self._processing or digest in self._accepted
+
     def submit(self, raw: bytes, origin: int, now_s: float) -> Answer:
         """Register that a peer sent this message."""
         digest = sha256(raw)

@@ -22,7 +22,10 @@ def test_one_question_for_all_who_send_the_same():
     assert table.submit(b"m", 2, 0) is Answer.JOINED
     assert table.submit(b"m", 2, 0) is Answer.DONE
     assert table.submit(b"other", 2, 0) is Answer.FORWARD
+    assert table.knows(b"m")
+    assert not table.knows(b"unheard of")
     assert table.settle(b"m", True, 1) == {1, 2}
+    assert table.knows(b"m")
     assert table.settle(b"m", True, 1) == frozenset()
     assert table.submit(b"m", 3, 2) is Answer.DONE
     # whoever sent it before it became part of the graph must not get it back
