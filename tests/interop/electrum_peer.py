@@ -33,7 +33,7 @@ class ElectrumPeer(Peer):
         self.port = free_port()
         self._configure()
         await self.child.start(
-            "/usr/bin/python3", TREE / "usr/bin/electrum", "--regtest", "-D", self.child.directory, "daemon",
+            "/usr/bin/python3", TREE / "usr/bin/electrum", "--regtest", "-v", "-D", self.child.directory, "daemon",
             PYTHONPATH=str(TREE / "usr/lib/python3/dist-packages"),
             LD_LIBRARY_PATH=":".join(str(path) for path in TREE.glob("usr/lib/*-linux-*")),
             PYTHONDONTWRITEBYTECODE="1",

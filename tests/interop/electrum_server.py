@@ -16,6 +16,7 @@ MAX_LINE = 1 << 22  # a broadcast transaction in hex
 SAT = 100_000_000
 RELAY_FEE_BTC = 0.00001
 MAX_HEADERS = 2016
+NO_BLOCK = bytes(32)  # what the genesis block follows
 
 
 def script_hash(script: bytes) -> str:
@@ -237,41 +238,36 @@ class ElectrumServer:
     async def refresh(self) -> None:
         """Take over what is new on the chain and in the mempool, and tell the clients."""
         async with self._refreshing:
-            if await self._follow_chain() + await self._follow_mempool():
-                for client in self._clients:
-                    client.notify()
+            kept, fresh = await self._changed_blocks()
+            mempool = await self._mempool()
+            if kept == len(self.index.blocks) and not fresh and set(mempool) == set(self.index.mempool):
+                return
+            # From here on nothing waits: no client ever sees one part new and the other old.
+            while len(self.index.blocks) > kept:
+                self.index.pop()
+            for block in fresh:
+                self.index.push(block)
+            self.index.mempool = mempool
+            for client in self._clients:
+                client.notify()
 
-    async def _follow_chain(self) -> bool:
-        blocks = self.index.blocks
-        best = await self.rpc.call("getbestblockhash")
-        if blocks and text(blocks[-1].hash) == best:
-            return False
-        height = await self.rpc.call("getblockcount")
-        while blocks and await self._hash_at(len(blocks) - 1) != text(blocks[-1].hash):
-            self.index.pop()
-        for fresh in range(len(blocks), height + 1):
-            raw = await self.rpc.call("getblock", await self._hash_at(fresh), 0)
-            self.index.push(parse_block(bytes.fromhex(raw)))
-        return True
+    async def _changed_blocks(self) -> tuple[int, list[Block]]:
+        """How many of our blocks still stand, and those that follow them."""
+        fresh: list[Block] = []
+        heights = {block.hash: height for height, block in enumerate(self.index.blocks)}
+        cursor = bytes.fromhex(await self.rpc.call("getbestblockhash"))[::-1]
+        while cursor not in heights and cursor != NO_BLOCK:
+            raw = await self.rpc.call("getblock", text(cursor), 0)
+            fresh.append(parse_block(bytes.fromhex(raw)))
+            cursor = fresh[-1].previous
+        return heights.get(cursor, -1) + 1, fresh[::-1]
 
-    async def _hash_at(self, height: int) -> str | None:
-        try:
-            return await self.rpc.call("getblockhash", height)
-        except RpcFailed:
-            return None  # the chain has become shorter
+    async def _mempool(self) -> dict[bytes, ChainTransaction]:
+        waiting = [bytes.fromhex(txid)[::-1] for txid in await self.rpc.call("getrawmempool")]
+        return {txid: self.index.mempool.get(txid) or await self._transaction(txid) for txid in waiting}
 
-    async def _follow_mempool(self) -> bool:
-        waiting = {bytes.fromhex(txid)[::-1] for txid in await self.rpc.call("getrawmempool")}
-        known = self.index.mempool
-        if waiting == set(known):
-            return False
-        for fresh in waiting - set(known):
-            known[fresh] = parse_transaction(
-                bytes.fromhex(await self.rpc.call("getrawtransaction", text(fresh)))
-            )
-        for gone in set(known) - waiting:
-            del known[gone]
-        return True
+    async def _transaction(self, txid: bytes) -> ChainTransaction:
+        return parse_transaction(bytes.fromhex(await self.rpc.call("getrawtransaction", text(txid))))
 
     async def _poll(self) -> None:
         while True:

@@ -100,6 +100,7 @@ class LdkPeer(Peer):
         first = done.pop().result()
         if first["event"] == "channel_closed":
             raise LdkFailed(f"open: {first['reason']} {first['detail']}")
+        await self.event("broadcast", CHANNEL_S, txid=first["funding_txid"])
         return first["channel_id"]
 
     async def channels(self) -> list[PeerChannel]:

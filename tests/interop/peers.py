@@ -74,9 +74,12 @@ class Peer(ABC):
 
     async def wait_channel_ready(self, node_id: str, timeout_s: float = CHANNEL_S) -> PeerChannel:
         """The first usable channel with that node."""
-        return await until(
-            lambda: self._usable(node_id), timeout_s, f"{self.name}: usable channel with {node_id}"
-        )
+        what = f"{self.name}: usable channel with {node_id}"
+        try:
+            return await until(lambda: self._usable(node_id), timeout_s, what)
+        except TimeoutError as late:
+            late.add_note(f"its channels: {await self.channels()}")
+            raise
 
     async def _usable(self, node_id: str) -> PeerChannel | None:
         self.child.check()

@@ -1,7 +1,7 @@
 """A bare BOLT 8 and BOLT 1 peer over pyln.proto.wire: one connection, init, pings, and a JSON line about it.
 
     python pyln_bolt8.py connect NODE_ID HOST PORT PINGS
-    python pyln_bolt8.py listen PORT PINGS         first prints {"node_id", "port"}
+    python pyln_bolt8.py listen PORT PINGS         first prints {"node_id", "port"}; stays until the other end goes
 
 Runs in a virtual environment of its own: it knows nothing of the project.
 """
@@ -15,7 +15,9 @@ import sys
 from pyln.proto.wire import LightningConnection, PrivateKey, PublicKey
 
 INIT, PING, PONG = 16, 18, 19
-FEATURES = bytes.fromhex("a280")  # 7, 9, 13, 15: queries, TLV onions, static_remotekey, payment_secret
+FEATURES = bytes.fromhex(
+    "a282"
+)  # 1, 7, 9, 13, 15: data loss, queries, TLV onions, static_remotekey, payment_secret
 PONG_BYTES = 7
 LIMIT_S = 20
 
@@ -25,6 +27,7 @@ class Whole:
 
     def __init__(self, sock):
         self._socket = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # it sends a message in two pieces
 
     def recv(self, size):
         return self._socket.recv(size, socket.MSG_WAITALL)
@@ -45,7 +48,19 @@ def converse(sock, key, peer, pings):
     for _ in range(pings):
         connection.send_message(struct.pack(">HHH", PING, PONG_BYTES, 0))
         await_pong(connection, result)
-    return {"node_id": text(key.public_key()), "peer": text(connection.remote_pubkey), **result}
+    result = {"node_id": text(key.public_key()), "peer": text(connection.remote_pubkey), **result}
+    print(json.dumps(result), flush=True)
+    if peer is None:
+        sock.settimeout(None)
+        await_end(connection)
+
+
+def await_end(connection):
+    while True:
+        try:
+            connection.read_message()
+        except ValueError:
+            return
 
 
 def await_pong(connection, result):
@@ -74,18 +89,19 @@ def main(role, *args):
     if role == "connect":
         node_id, host, port, pings = args
         sock = socket.create_connection((host, int(port)), timeout=LIMIT_S)
-        return converse(sock, key, PublicKey(bytes.fromhex(node_id)), int(pings))
+        converse(sock, key, PublicKey(bytes.fromhex(node_id)), int(pings))
+        return
     port, pings = args
     with socket.create_server(("127.0.0.1", int(port))) as server:
         server.settimeout(LIMIT_S)
         print(json.dumps({"node_id": text(key.public_key()), "port": server.getsockname()[1]}), flush=True)
         sock, _ = server.accept()
-    return converse(sock, key, None, int(pings))
+    converse(sock, key, None, int(pings))
 
 
 if __name__ == "__main__":
     try:
-        print(json.dumps(main(*sys.argv[1:])))
+        main(*sys.argv[1:])
     except Exception as why:  # noqa: BLE001 - whatever it was, the test reads it
         print(json.dumps({"error": repr(why)}))
         sys.exit(1)

@@ -4,8 +4,11 @@ import time
 from typing import Self
 
 from chain_rpc import JsonRpc
+from processes import until
 
 from lnsim.chain.server import ChainServer, ServerOptions
+
+MEMPOOL_S = 20
 
 
 class Regtest:
@@ -34,5 +37,11 @@ class Regtest:
         for peer in synced:
             await peer.synced(self.height)
 
-    async def mempool(self) -> list[str]:
-        return await self.rpc.call("getrawmempool")
+    async def mempool(self, transactions: int = 1) -> list[str]:
+        """The ids of what waits to be mined, once it is at least so many transactions."""
+
+        async def waiting() -> list[str] | None:
+            known = await self.rpc.call("getrawmempool")
+            return known if len(known) >= transactions else None
+
+        return await until(waiting, MEMPOOL_S, f"{transactions} transactions in the mempool")

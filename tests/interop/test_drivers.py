@@ -50,7 +50,7 @@ async def test_ldk_pays_ldk_both_ways_and_closes(chain, ldk, anchors):
     closed = await bob.event("channel_closed", reason="CounterpartyInitiatedCooperativeClosure")
     assert closed["last_local_balance_msat"] == 300_000_000 + 12_000_000
     await alice.wait_no_channel(bob.node_id)
-    await until(chain.mempool, 5, "the closing transaction")
+    await chain.mempool()
 
 
 async def test_ldk_forwards_and_names_what_is_wrong_with_a_route(chain, ldk):
@@ -110,7 +110,7 @@ async def test_ldk_force_closes_and_sweeps(chain, ldk, anchors):
     channel = await joined(chain, alice, bob)
     await alice.close(channel.channel_id, force=True)
     await bob.event("channel_closed", reason="CounterpartyForceClosed")
-    await until(chain.mempool, 5, "the commitment transaction")
+    await chain.mempool()
     await chain.mine(6, alice, bob)
     await bob.event("spendable_outputs")
     await chain.mine(144, alice, bob)
@@ -136,6 +136,7 @@ async def test_electrum_and_ldk_open_pay_and_close(chain, ldk, electrum):
     assert (await ella.wait_channel_ready(alice.node_id)).local_msat == 300_000_000 + 5_000_000
     await alice.close(channel.channel_id)
     await alice.event("channel_closed", reason="LocallyInitiatedCooperativeClosure")
+    await chain.mempool()
     await chain.mine(1, alice, ella)
     await ella.wait_no_channel(alice.node_id)
     second = await joined(chain, ella, alice, sat=500_000, push_msat=100_000_000)

@@ -1,7 +1,7 @@
 // A bare BOLT 8 and BOLT 1 peer over @node-dlc/noise: one connection, init, pings, and a JSON line about it.
 //
 //   node bolt8.mjs connect NODE_ID HOST PORT PINGS
-//   node bolt8.mjs listen PORT PINGS         first prints {"node_id", "port"}
+//   node bolt8.mjs listen PORT PINGS         first prints {"node_id", "port"}; stays until the other end goes
 
 import { randomBytes } from "node:crypto";
 import { createRequire } from "node:module";
@@ -12,7 +12,7 @@ const { getPublicKey } = require("@node-dlc/crypto");
 const { Socket } = require("node:net");
 
 const [INIT, PING, PONG] = [16, 18, 19];
-const FEATURES = Buffer.from("a280", "hex"); // 7, 9, 13, 15: queries, TLV onions, static_remotekey, payment_secret
+const FEATURES = Buffer.from("a282", "hex"); // 1, 7, 9, 13, 15: data loss, queries, TLV onions, static_remotekey, payment_secret
 const PONG_BYTES = 7;
 const LIMIT_MS = 20_000;
 
@@ -42,9 +42,8 @@ function converse(socket, pings) {
       if (data.length !== 4 + PONG_BYTES) fail(`pong of ${data.length} bytes`);
       result.pongs += 1;
       if (result.pongs < pings) return ping();
-      say(result);
-      socket.end();
-      process.exit(0);
+      if (result.pongs === pings) say(result);
+      if (role === "connect") process.exit(0);
     } else if (type === PING) {
       const wanted = data.readUInt16BE(2);
       result.pings_answered += 1;
@@ -52,7 +51,7 @@ function converse(socket, pings) {
     } else result.other_types.push(type);
   });
   socket.on("error", fail);
-  socket.on("close", () => fail("the connection ended"));
+  socket.on("close", () => (result.pongs < pings ? fail("the connection ended") : process.exit(0)));
   const greet = () => socket.write(message(INIT, u16(0), u16(FEATURES.length), FEATURES));
   socket.on("ready", greet);
 }
