@@ -4,6 +4,7 @@ noiseprotocol runs the XK pattern; the version byte, the acts' framing and the e
 """
 
 from copy import copy
+from functools import lru_cache
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -20,6 +21,8 @@ ACT_THREE_SIZE = 66
 PROTOCOL_NAME = b"Noise_XK_secp256k1_ChaChaPoly_SHA256"
 PROLOGUE = b"lightning"
 VERSION = b"\x00"
+
+MAX_STATIC_KEYS = 8  # a process speaks for one node, or in a simulation for a few
 
 # noiseprotocol looks its functions up by name each time; a copy of one that has saves a tenth of the handshake.
 _PROTOCOL = NoiseProtocol(PROTOCOL_NAME, secp256k1_backend())
@@ -109,6 +112,12 @@ class _Handshake:
         self._noise = self._symmetric = None
 
 
+@lru_cache(maxsize=MAX_STATIC_KEYS)
+def _static(secret: bytes) -> KeyPair:
+    """A node's key serves all its handshakes, so its public half is computed once."""
+    return KeyPair.from_secret(secret)
+
+
 class Initiator(_Handshake):
     """The side that dials, and knows whom: `act_one()`, then `act_two(...)`, then `result` is there."""
 
@@ -116,7 +125,7 @@ class Initiator(_Handshake):
     wanted = ACT_TWO_SIZE
 
     def __init__(self, static_secret: bytes, ephemeral_secret: bytes, remote_static: bytes) -> None:
-        super().__init__(KeyPair.from_secret(static_secret), KeyPair.from_public_bytes(remote_static))
+        super().__init__(_static(static_secret), KeyPair.from_public_bytes(remote_static))
         self._noise.handshake_state.e = KeyPair.from_secret(ephemeral_secret)
 
     def act_one(self) -> bytes:
@@ -139,7 +148,7 @@ class Responder(_Handshake):
     __slots__ = ("_ephemeral_secret",)
 
     def __init__(self, static_secret: bytes, ephemeral_secret: bytes) -> None:
-        super().__init__(KeyPair.from_secret(static_secret), None)
+        super().__init__(_static(static_secret), None)
         self._ephemeral_secret = ephemeral_secret
 
     def act_one(self, message: bytes) -> bytes:
