@@ -1,0 +1,115 @@
+"""Processes are started, measured, killed, restarted and ended; none is left."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lnsim import cluster_process
+from lnsim.cluster_process import Child, ProcessFailed, Supervisor
+
+pytestmark = pytest.mark.e2e
+
+READY = "import json, os, signal; print(json.dumps({'ready': 'x', 'pid': os.getpid()}), flush=True); "
+WAITING = [sys.executable, "-c", READY + "signal.pause()"]
+DEAF = [
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(15, signal.SIG_IGN); " + READY + "\nwhile 1: signal.pause()",
+]
+ECHO = [sys.executable, "-c", READY + "print(input(), flush=True); signal.pause()"]
+BROKEN = [sys.executable, "-c", "raise SystemExit('the disk is full')"]
+
+
+def alive(pid: int) -> bool:
+    return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+
+
+async def test_a_child_says_when_it_is_ready_and_what_it_costs(tmp_path: Path) -> None:
+    child = Child("x", WAITING, tmp_path)
+    ready = await child.start()
+    assert ready["pid"] == child.pid
+    assert child.usage().rss_mb > 1
+    await child.stop()
+    assert child.pid is None
+    assert not alive(ready["pid"])
+    assert child.usage().cpu_s > 0, "what it took is still known afterwards"
+
+
+async def test_lines_go_both_ways(tmp_path: Path) -> None:
+    child = Child("x", ECHO, tmp_path)
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+    child.on_line = heard.set_result
+    await child.start()
+    child.write(b"hello")
+    assert await heard == b"hello\n"
+    await child.stop()
+
+
+async def test_one_that_ends_early_is_told_with_its_own_words(tmp_path: Path) -> None:
+    with pytest.raises(ProcessFailed, match="the disk is full"):
+        await Child("x", BROKEN, tmp_path).start()
+
+
+async def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    child = Child("x", DEAF, tmp_path)
+    pid = (await child.start())["pid"]
+    await child.stop(grace_s=0.05)
+    assert not alive(pid)
+
+
+async def test_a_killed_one_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_process, "RESTART_PAUSE_S", 0.0)
+    again = asyncio.Event()
+    supervisor = Supervisor(tmp_path, lambda *said: again.set() if said[0] == "good" else None)
+    child = await supervisor.start("x", WAITING, restart=True)
+    first = child.pid
+    child.kill()
+    await again.wait()
+    assert child.pid not in (first, None)
+    assert child.restarts == 1
+    assert supervisor.left_over() == 1
+    await supervisor.stop()
+    assert supervisor.left_over() == 0
+
+
+async def test_stop_during_the_pause_before_a_restart(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, lambda *_: None)
+    child = await supervisor.start("x", WAITING, restart=True)
+    gone = asyncio.Event()
+    child.on_exit.append(lambda *_: gone.set())
+    child.kill()
+    await gone.wait()
+    await supervisor.stop()
+    assert supervisor.left_over() == 0
+
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from lnsim.cluster_process import Child
+async def main():
+    child = Child("x", [sys.executable, "-c", %r], Path(sys.argv[1]))
+    await child.start()
+    print(child.pid, flush=True)
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    script = PARENT % WAITING[2]
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        child = psutil.Process(int(parent.stdout.readline()))
+        os.kill(parent.pid, signal.SIGKILL)
+        psutil.wait_procs([child], timeout=10)
+    assert not child.is_running()
