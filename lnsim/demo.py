@@ -1,0 +1,258 @@
+"""`lnsim demo`: a cluster, peers and payments on this machine, watched, disturbed, and proven whole at the end."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from lnsim.api_client import Node
+from lnsim.cluster import Cluster
+from lnsim.demo_check import Books, Verdict, books, verdict
+from lnsim.demo_monitor import Monitor
+from lnsim.demo_network import Network
+from lnsim.demo_options import NAMES, BadArgument, Fault, Options
+from lnsim.demo_place import Command, listen, make_place, remove_place
+from lnsim.demo_state import HUB, RUNNING, Scene
+from lnsim.demo_traffic import PAYMENT_TIMEOUT_S, Plan, Traffic
+from lnsim.peer_load import percentile
+
+KILLABLE = "say frontend, f1, f2 ... or backend"
+
+
+class Show(Protocol):
+    """What a person sees while it runs."""
+
+    async def run(self, scene: Callable[[], Scene], press: Callable[[str], None]) -> None: ...
+
+
+class Stopped(Exception):  # noqa: N818 - somebody wanted it so
+    """Told to stop before there was anything to sum up."""
+
+
+class Demo:
+    """One run. `run` returns the summary; everything that was started is gone by then."""
+
+    def __init__(self, options: Options, place: Path, show: Show) -> None:
+        self._options = options
+        self._show = show
+        self._place = place
+        self._cluster = Cluster(place, options.frontends, list(NAMES[: options.peers]), self._say)
+        self._monitor = Monitor(self._cluster, options.seed)
+        self._stop = asyncio.Event()
+        self._traffic: Traffic | None = None
+        self._paid_s = 0.0
+
+    def stop(self) -> None:
+        """End early, in order."""
+        self._stop.set()
+
+    async def run(self) -> dict[str, Any]:
+        """Raises Stopped, ProcessFailed or CallFailed where it never came to payments."""
+        server = await listen(self._place, self._obey)
+        background = [
+            asyncio.create_task(self._monitor.run(), name="monitor"),
+            asyncio.create_task(self._show.run(self._monitor.scene, self.press), name="show"),
+        ]
+        try:
+            await self._until_stopped(self._build(), background)
+            if self._stop.is_set():
+                raise Stopped
+            nodes: dict[str, Node] = {HUB: self._cluster.api, **{p.name: p for p in self._cluster.peers}}
+            before = await books(nodes)
+            await self._pay(nodes, background)
+            checked = await self._check(nodes, before)
+            await self._monitor.look()
+        finally:
+            self._monitor.phase = "stopping"
+            server.close()
+            await _cancel(background[:1])
+            await self._cluster.stop()
+            await _cancel(background[1:])
+        return self._summary(checked)
+
+    async def _build(self) -> None:
+        await self._cluster.start()
+        self._monitor.phase = "opening channels"
+        await Network(self._cluster, self._say).build()
+
+    async def _pay(self, nodes: dict[str, Node], background: list[asyncio.Task[None]]) -> None:
+        plan = Plan(self._options.seed, [peer.name for peer in self._cluster.peers])
+        node_ids = {HUB: self._cluster.node_id, **{p.name: p.node_id for p in self._cluster.peers}}
+        traffic = Traffic(nodes, node_ids, plan, self._options.rate_per_s, self._monitor.paid)
+        self._traffic = self._monitor.traffic = traffic
+        self._monitor.phase = RUNNING
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        faults = [asyncio.create_task(self._later(each)) for each in self._options.faults]
+        paying = asyncio.create_task(traffic.run(), name="traffic")
+        try:
+            await self._until_stopped(_sleep(self._options.for_s), [*background, paying])
+        finally:
+            await _cancel([paying, *faults])
+            self._paid_s = loop.time() - began_s
+        self._monitor.phase = "settling what is in flight"
+        await traffic.drain(PAYMENT_TIMEOUT_S)
+
+    async def _check(self, nodes: dict[str, Node], before: Books) -> Verdict:
+        assert self._traffic is not None
+        self._monitor.phase = "checking the books"
+        after = await books(nodes)
+        await self._traffic.learn_unknown()
+        checked = verdict(before, after, self._traffic.balance_msat)
+        for complaint in checked.complaints:
+            self._say("bad", complaint)
+        return checked
+
+    async def _until_stopped(self, work: Awaitable[None], background: list[asyncio.Task[None]]) -> None:
+        """Do the work, unless told to stop; what breaks in the background breaks this too."""
+        working = asyncio.ensure_future(work)
+        stopping = asyncio.create_task(self._stop.wait())
+        try:
+            await asyncio.wait((working, stopping, *background), return_when=asyncio.FIRST_COMPLETED)
+            for task in (working, *background):
+                if task.done():
+                    task.result()
+        finally:
+            stopping.cancel()
+            await _cancel([working])
+
+    # disturbances
+
+    def press(self, key: str) -> None:
+        """A key of the view."""
+        if key == "q":
+            self.stop()
+        elif key == "k" and self._traffic is not None:
+            with contextlib.suppress(BadArgument):
+                self.kill("frontend")
+        elif key == "p" and self._traffic is not None:
+            going = self._traffic.going
+            going.clear() if going.is_set() else going.set()
+
+    def kill(self, what: str) -> str:
+        """End a process as a crash would; returns its name. Raises BadArgument."""
+        children = self._cluster.supervisor.children
+        states = self._monitor.frontends
+        if what == "frontend":  # the one whose loss is felt most
+            up = [name for name in self._cluster.frontends if name in children and children[name].pid]
+            if not up:
+                raise BadArgument("no frontend is up just now")
+            what = max(up, key=lambda name: states[name].sessions)
+        if what not in (*self._cluster.frontends, "backend") or what not in children:
+            raise BadArgument(f'"{what}" cannot be killed: {KILLABLE}')
+        if children[what].pid is None:
+            raise BadArgument(f"{what} is down already")
+        children[what].kill()
+        lost = f", {states[what].sessions} sessions cut" if what in states else ""
+        self._say("bad", f"{what} killed{lost}")
+        return what
+
+    async def _later(self, each: Fault) -> None:
+        await asyncio.sleep(each.at_s)
+        try:
+            self.kill(each.what)
+        except BadArgument as error:
+            self._say("bad", str(error))
+
+    async def _obey(self, command: Command) -> Command:
+        if "kill" in command:
+            try:
+                return {"killed": self.kill(str(command["kill"]))}
+            except BadArgument as error:
+                return {"error": str(error)}
+        endpoint = self._cluster.endpoint
+        return {
+            "peer": f"{self._cluster.node_id}@{self._cluster.address}",
+            "api": f"unix:{self._place / 'hub' / 'api.sock'}",
+            "chain": endpoint.get("rpc_url"),
+            "user": endpoint.get("user"),
+            "password": endpoint.get("password"),
+            "zmq": endpoint.get("zmq"),
+        }
+
+    def _say(self, kind: str, text: str) -> None:
+        self._monitor.say(kind, text)
+
+    def _summary(self, checked: Verdict) -> dict[str, Any]:
+        assert self._traffic is not None
+        children = self._cluster.supervisor.children
+        latencies_ms = sorted(self._traffic.latencies_ms)
+        payments = self._monitor.payments()
+        frontends = [
+            {
+                "id": name,
+                "sessions": state.sessions,
+                "messages_in": state.messages_in,
+                "messages_out": state.messages_out,
+                "payments": self._monitor.carried[name],
+                "restarts": children[name].restarts,
+                **_usage(children[name].usage()),
+            }
+            for name, state in self._monitor.frontends.items()
+        ]
+        return {
+            "seed": self._options.seed,
+            "duration_s": round(self._paid_s, 3),
+            "frontends": frontends,
+            "backend": {
+                **_usage(children["backend"].usage()),
+                "commits": self._monitor.store_commits,
+                "restarts": children["backend"].restarts,
+            },
+            "payments": {
+                "attempted": payments.attempted,
+                "settled": payments.settled,
+                "failed": payments.failed,
+                "pending": payments.pending,
+                "p50_ms": round(percentile(latencies_ms, 0.5), 2),
+                "p99_ms": round(percentile(latencies_ms, 0.99), 2),
+                "failures": dict(self._traffic.reasons.most_common(10)),
+            },
+            "invariants": {
+                "msat_conserved": checked.msat_conserved,
+                "htlcs_lost": checked.htlcs_lost,
+                "channels_closed": checked.channels_closed,
+                "processes_left": self._cluster.supervisor.left_over(),
+            },
+            "complaints": list(checked.complaints),
+        }
+
+
+def holds(summary: dict[str, Any]) -> bool:
+    """Whether every invariant of a summary holds."""
+    return bool(
+        summary["invariants"]
+        == {"msat_conserved": True, "htlcs_lost": 0, "channels_closed": 0, "processes_left": 0}
+    )
+
+
+async def run(options: Options, show: Show) -> dict[str, Any]:
+    """A demo from start to end, in a directory of its own; SIGINT and SIGTERM end it in order."""
+    place = make_place()
+    try:
+        demo = Demo(options, place, show)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, demo.stop)
+        return await demo.run()
+    finally:
+        remove_place(place)
+
+
+async def _sleep(for_s: float | None) -> None:
+    if for_s is None:
+        await asyncio.Event().wait()
+    else:
+        await asyncio.sleep(for_s)
+
+
+async def _cancel(tasks: list[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _usage(usage: Any) -> dict[str, float]:
+    return {"cpu_s": round(usage.cpu_s, 3), "rss_mb": round(usage.rss_mb, 1)}

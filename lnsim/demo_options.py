@@ -1,0 +1,58 @@
+"""What a demo can be told, and how the command line's words are read."""
+
+import re
+
+from msgspec import Struct
+
+NAMES = (
+    "alice",
+    "bob",
+    "carol",
+    "dave",
+    "erin",
+    "frank",
+    "grace",
+    "heidi",
+    "ivan",
+    "judy",
+    "mallory",
+    "niaj",
+)
+MAX_FRONTENDS = 8
+UNIT_S = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3_600}
+
+
+class BadArgument(ValueError):  # noqa: N818 - a fact about the user's words, which say what would do
+    """A user's value that makes no sense."""
+
+
+class Fault(Struct, frozen=True):
+    """What is killed, and how long after the first payment."""
+
+    what: str
+    at_s: float
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    for_s: float | None = None  # None: until told to stop
+    seed: int = 0
+    peers: int = 5
+    frontends: int = 2
+    rate_per_s: float = 30.0
+    faults: tuple[Fault, ...] = ()
+
+
+def duration(text: str) -> float:
+    """Seconds in "20s", "1.5m", "2h" or "20". Raises BadArgument."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text.strip())
+    if not match or float(match[1]) == 0:
+        raise BadArgument(f'"{text}" is no duration: say 20s, 5m or 1h')
+    return float(match[1]) * UNIT_S[match[2]]
+
+
+def fault(text: str) -> Fault:
+    """What "frontend@8s" says. Raises BadArgument."""
+    what, at, when = text.partition("@")
+    if not at or not (what in ("frontend", "backend") or re.fullmatch(r"f[1-9]", what)):
+        raise BadArgument(f'"{text}" is no kill: say frontend@8s, f1@8s or backend@8s')
+    return Fault(what, duration(when))
