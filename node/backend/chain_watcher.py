@@ -47,6 +47,9 @@ class ChainWatcher:
         self._hints = hints
         self._hint: asyncio.Task[bytes | None] | None = None
         self._new: dict[Key, tuple[ConfirmWatch | SpendWatch, int]] = {}
+        self._unchecked: dict[Key, tuple[ConfirmWatch | SpendWatch, int]] = {}
+        self._late: dict[Key, int] = {}
+        self._cursor = start
         self._registered = asyncio.Event()
 
     @property
@@ -73,7 +76,8 @@ class ChainWatcher:
         self._add(SpendWatch(key, (txid, vout)), since_height)
 
     def forget(self, key: Key) -> None:
-        self._new.pop(key, None)
+        for waiting in (self._new, self._unchecked, self._late):
+            waiting.pop(key, None)
         self._watches, _ = step(self._watches, Forget(key))
 
     async def events(self) -> AsyncIterator[News]:
@@ -109,24 +113,34 @@ class ChainWatcher:
             yield news
 
     async def _admit(self) -> AsyncIterator[News]:
-        """Register what is new and look at the blocks that it came too late for."""
-        while self._new:
-            self._registered.clear()
-            new = dict(self._new)
-            self._step(Register(tuple(watch for watch, _ in new.values())))
-            late = {key: since for key, (watch, since) in new.items() if await self._missed(watch, since)}
-            cursor = self.tip
-            while late and cursor.height >= min(late.values()):
-                raw = await self._client.block(cursor.hash)
-                if raw is None:
-                    raise ChainUnavailable(f"the chain lacks block {cursor.hash[::-1].hex()}")
-                block = parse_block(raw)
-                for news in self._step(Scanned(cursor.height, block, frozenset(late))):
+        """Register what is new and look at the blocks that it came too late for; goes on where it broke off."""
+        while self._unchecked or self._late or self._new:
+            if self._unchecked:
+                key, (watch, since) = next(iter(self._unchecked.items()))
+                missed = await self._missed(watch, since)
+                if self._unchecked.pop(key, None) and missed:
+                    self._late[key] = since
+            elif self._late:
+                for news in await self._look_back():
                     yield news
-                cursor = BlockId(cursor.height - 1, block.previous)
-            for key, entry in new.items():
-                if self._new.get(key) is entry:
-                    del self._new[key]
+            else:
+                self._unchecked, self._new = self._new, {}
+                self._registered.clear()
+                self._cursor = self.tip
+                self._step(Register(tuple(watch for watch, _ in self._unchecked.values())))
+
+    async def _look_back(self) -> list[News]:
+        """Look at one block of our past, from the tip down; by parents, so that it is our own branch."""
+        cursor = self._cursor
+        if cursor.height < min(self._late.values()) or cursor.height < 0:
+            self._late.clear()
+            return []
+        raw = await self._client.block(cursor.hash)
+        if raw is None:
+            raise ChainUnavailable(f"the chain lacks block {cursor.hash[::-1].hex()}")
+        block = parse_block(raw)
+        self._cursor = BlockId(cursor.height - 1, block.previous)
+        return self._step(Scanned(cursor.height, block, frozenset(self._late)))
 
     async def _missed(self, watch: ConfirmWatch | SpendWatch, since_height: int) -> bool:
         """Whether blocks that we have passed may hold what the watch waits for."""
