@@ -13,13 +13,13 @@ from typing import Protocol, assert_never
 from node.backend.journal import Journal
 from node.backend.session import Session
 from node.backend.store import Parameters, Store
+from node.bitcoin.transaction import txid
 from node.channel import effects as fx
 from node.channel import events as ev
 from node.channel.model import Channel, Phase, decode, encode
 from node.channel.parameters import Policy
 from node.channel.step import pending_ready, step
 from node.crypto.derivation import ChannelKeys, channel_keys
-from node.crypto.hashes import hash256
 from node.runtime import logs
 
 UPSERT = "INSERT OR REPLACE INTO channels (channel_id, key_index, data, closed) VALUES (?, ?, ?, ?)"
@@ -116,12 +116,15 @@ class Channels:
             record = Record(decode(row.data), self.keys(row.key_index), row.key_index)
             self._enter(record)
 
-    def resume(self) -> None:
-        """After `load`, with everything wired: what a restart owes to each channel."""
+    def resume(self, height: int) -> None:
+        """After `load`, with everything wired: nobody is connected, and this is the chain's height."""
+        self.apply_all(self.by_id.values(), ev.Disconnected())
+        self.apply_all(self.by_id.values(), ev.Block(height))
+
+    def resume_htlcs(self) -> None:
+        """Last: received HTLCs that nothing was decided about."""
         for record in list(self.by_id.values()):
-            self.apply(record, ev.Disconnected())
-            for effect in pending_ready(record.channel):
-                self.tell(partial(self.desk.htlc_ready, record, effect))
+            self._interpret(record, pending_ready(record.channel))
 
     def keys(self, key_index: int) -> ChannelKeys:
         return channel_keys(self._seed, key_index, self._node_secret)
@@ -242,7 +245,7 @@ class Channels:
             case fx.WatchFunding():
                 journal.publish(partial(around.watch_funding, record, effect))
             case fx.Publish(tx, why):
-                journal.write("INSERT OR IGNORE INTO publishes VALUES (?, ?, ?)", hash256(tx), tx, why)
+                journal.write("INSERT OR IGNORE INTO publishes VALUES (?, ?, ?)", txid(tx), tx, why)
                 journal.publish(partial(around.publish, tx, why))
             case fx.Ready():
                 self.tell(partial(around.ready, record))

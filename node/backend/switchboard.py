@@ -47,7 +47,6 @@ class Opener(Protocol):
     """Takes channels that peers want to open."""
 
     def open_channel(self, session: Session, message: bolt2.OpenChannel) -> None: ...
-    def forget_opens(self, node_id: bytes) -> None: ...
 
 
 class GossipOffice(Protocol):
@@ -84,6 +83,10 @@ class Switchboard:
         journal.before_commit(lambda: journal.send(self._flush_acks))
 
     # sessions
+
+    def peer(self, node_id: bytes) -> Peer:
+        """A peer, connected or not."""
+        return self.peers.get(node_id) or Peer(node_id)
 
     def session_of(self, node_id: bytes) -> Session | None:
         peer = self.peers.get(node_id)
@@ -129,7 +132,6 @@ class Switchboard:
 
     def _down(self, peer: Peer, session: Session) -> None:
         self._strangers.pop(peer.node_id, None)
-        self.opener.forget_opens(peer.node_id)
         self._channels.apply_all(self._channels.of_peer(peer.node_id), ev.Disconnected())
 
     def _limit_strangers(self, session: Session) -> None:

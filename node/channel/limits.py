@@ -11,15 +11,15 @@ MAX_HTLCS = 483  # BOLT 2, open_channel: so that one commitment_signed fits into
 
 def spendable_msat(ch: Channel, policy: Policy) -> int:
     """The largest HTLC that we could offer now, as far as balance, reserve and fees go."""
-    room = [ch.remote.max_htlc_value_in_flight_msat - ch.remote_view.offered_msat]
-    for view, local in ((ch.local_view, True), (ch.remote_view, False)):
-        room.append(
-            view.local_msat - ch.remote.channel_reserve_sat * SAT - _own_cost_msat(ch, view, local, policy)
-        )
-        if not ch.is_opener and _remote_room_msat(ch, view, local=local) < 0:
-            return 0
     if ch.remote_view.offered_count >= min(ch.remote.max_accepted_htlcs, MAX_HTLCS):
         return 0
+    room = [ch.remote.max_htlc_value_in_flight_msat - ch.remote_view.offered_msat]
+    for view, local in ((ch.local_view, True), (ch.remote_view, False)):
+        # the HTLC itself, and then one more
+        own_msat = _own_cost_msat(ch, view, policy, local=local, extra=2)
+        room.append(view.local_msat - ch.remote.channel_reserve_sat * SAT - own_msat)
+        if not ch.is_opener and _remote_room_msat(ch, view, local=local) < 0:
+            return 0
     return max(0, min(room))
 
 
@@ -46,7 +46,7 @@ def check_offer(ch: Channel, htlc: Htlc, policy: Policy) -> View:
     if remote_view.offered_msat > ch.remote.max_htlc_value_in_flight_msat:
         raise Refused("more than the peer lets be in flight")
     for view, local in ((local_view, True), (remote_view, False)):
-        _check_own_balance(ch, view, local, policy)
+        _check_own_balance(ch, view, policy, local=local)
         own_view = ch.local_view if local else ch.remote_view
         if view.dust_msat > max(own_view.dust_msat, policy.max_dust_exposure_msat):
             raise Refused("too much would be lost in dust")
@@ -60,9 +60,9 @@ def _check_terms(ch: Channel, htlc: Htlc, policy: Policy) -> None:
         raise Refused(f"expiry {htlc.cltv_expiry} at height {ch.height}")
 
 
-def _check_own_balance(ch: Channel, view: View, local: bool, policy: Policy) -> None:
+def _check_own_balance(ch: Channel, view: View, policy: Policy, *, local: bool) -> None:
     reserve_msat = ch.remote.channel_reserve_sat * SAT
-    if view.local_msat - reserve_msat < (_own_cost_msat(ch, view, local, policy) if ch.is_opener else 0):
+    if view.local_msat - reserve_msat < _own_cost_msat(ch, view, policy, local=local, extra=1):
         raise Refused("not enough balance above reserve and fees")
     if not ch.is_opener:
         their_reserve_msat = ch.local.channel_reserve_sat * SAT
@@ -71,11 +71,11 @@ def _check_own_balance(ch: Channel, view: View, local: bool, policy: Policy) -> 
             raise Refused("the peer could not pay the fee of one HTLC more")
 
 
-def _own_cost_msat(ch: Channel, view: View, local: bool, policy: Policy) -> int:
-    """What we, as opener, keep for fees: those of one HTLC more, at a multiple of the rate."""
+def _own_cost_msat(ch: Channel, view: View, policy: Policy, *, local: bool, extra: int) -> int:
+    """What we, as opener, keep for fees: those of more HTLCs than there are, at a multiple of the rate."""
     if not ch.is_opener:
         return 0
-    return _cost_msat(ch, view, local=local, extra=1, factor=policy.fee_spike_factor)
+    return _cost_msat(ch, view, local=local, extra=extra, factor=policy.fee_spike_factor)
 
 
 def _cost_msat(ch: Channel, view: View, *, local: bool, extra: int = 0, factor: int = 1) -> int:

@@ -8,7 +8,15 @@ from node.frontend.connection import Hold, PeerConnection
 from node.gossip import raw as gossip
 from node.gossip import sync
 from node.gossip.dedupe import Aggregation, Answer, Pending
-from node.gossip.graph import ChannelAdded, ChannelUpdated, Delta, Graph, NodeAnnounced
+from node.gossip.graph import (
+    ChannelAdded,
+    ChannelRemoved,
+    ChannelSpent,
+    ChannelUpdated,
+    Delta,
+    Graph,
+    NodeAnnounced,
+)
 from node.gossip.queries import answer_ids, answer_range, matching
 from node.gossip.rebroadcast import Rebroadcast
 from node.gossip.validation import Verdict, check
@@ -98,10 +106,15 @@ class FrontendGossip:
         if not self.graph.apply(delta):
             return
         match delta:
-            case ChannelAdded(raw, _) | ChannelUpdated(raw) | NodeAnnounced(raw):
+            case ChannelAdded(raw, _):
                 self._rebroadcast.add(raw, self._aggregation.origins(raw), own=self._is_own(raw))
+                self._release(raw)
+            case ChannelUpdated(raw) | NodeAnnounced(raw):
+                self._rebroadcast.add(raw, self._aggregation.origins(raw), own=self._is_own(raw))
+            case ChannelSpent(short_channel_id) | ChannelRemoved(short_channel_id):
+                self._rebroadcast.forget(short_channel_id)
             case _:
-                pass  # nobody is told that a channel is gone; it is just not relayed any more
+                assert_never(delta)
 
     def _is_own(self, raw: bytes) -> bool:
         """Announcements of this node go to every peer, whatever its filter says (BOLT 7)."""
@@ -122,11 +135,15 @@ class FrontendGossip:
             return
         accepted = verdict is Verdict.ACCEPTED
         self._answer(self._aggregation.settle(raw, accepted, self._runtime.monotonic()))
-        if int.from_bytes(raw[:2], "big") == gossip.CHANNEL_ANNOUNCEMENT:
-            for held in self._pending.release(raw):
-                self._answer((held.origin,))
-                if connection := self._connections.get(held.origin):
-                    self._announcement(connection, held.raw)
+        if not accepted and int.from_bytes(raw[:2], "big") == gossip.CHANNEL_ANNOUNCEMENT:
+            self._release(raw)
+
+    def _release(self, announcement: bytes) -> None:
+        """What came too early for this channel is looked at again."""
+        for held in self._pending.release(announcement):
+            self._answer((held.origin,))
+            if connection := self._connections.get(held.origin):
+                self._announcement(connection, held.raw)
 
     def _answer(self, origins: Iterable[int]) -> None:
         for origin in origins:
@@ -175,6 +192,9 @@ class FrontendGossip:
             connection.hold(Hold.QUERIES)
 
     def _announcement(self, connection: PeerConnection, raw: bytes) -> None:
+        if self._aggregation.knows(raw):  # no need to check its signatures again
+            self._submit(connection, raw)
+            return
         verdict = check(self.graph, raw, int(self._runtime.now()))
         self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
         if verdict is Verdict.ACCEPTED:

@@ -23,6 +23,7 @@ from node.gossip.graph import (
 from node.wire.features import Feature, Features
 
 REBUILD_INTERVAL_S = 10.0
+CHANNELS_PER_S = 5_000  # so a small graph follows every change at once, the public one every ten seconds
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -76,8 +77,9 @@ class Topology:
         self._write(np.array([edges[gossip.update_direction(raw)]]), raw[_POLICY_START:_POLICY_END])
 
     def refresh(self, now_s: float) -> None:
-        """Rebuild where channels came or went, though not more often than REBUILD_INTERVAL_S."""
-        if self._is_stale and now_s - self._rebuilt_s >= REBUILD_INTERVAL_S:
+        """Rebuild where channels came or went; the larger the graph, the longer they wait for each other."""
+        interval_s = min(REBUILD_INTERVAL_S, len(self._graph.channels) / CHANNELS_PER_S)
+        if self._is_stale and now_s - self._rebuilt_s >= interval_s:
             self._build()
             self._rebuilt_s = now_s
 

@@ -1,0 +1,88 @@
+"""The HTTP API: POST /<call> with a JSON object of arguments, a JSON answer. What it offers is `Commands`."""
+
+import base64
+import hmac
+import inspect
+from typing import Any
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from node.backend.commands import CALLS, Commands
+from node.errors import Refused
+from node.runtime import logs
+
+MAX_BODY = 1 << 20
+
+log = logs.get("api")
+
+
+class Api:
+    """One application; every call is answered, whatever happens."""
+
+    def __init__(self, commands: Commands, password: str) -> None:
+        self._commands = commands
+        self._password = password
+        self._signatures = {name: inspect.signature(getattr(commands, name)) for name in CALLS}
+
+    @property
+    def application(self) -> Starlette:
+        return Starlette(routes=[Route("/{name}", self._answer, methods=["GET", "POST"])])
+
+    async def _answer(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if not self._authorized(request):
+            return _json({"error": "unauthorized"}, 401)
+        if name not in self._signatures:
+            return _json({"error": f"no such call; there are: {', '.join(CALLS)}"}, 404)
+        try:
+            arguments = await self._arguments(request, name)
+            return _json(await getattr(self._commands, name)(**arguments), 200)
+        except Refused as error:
+            return _json({"error": str(error)}, 400)
+        except Exception:
+            log.exception("api_error", call=name)  # the traceback is for the operator alone
+            return _json({"error": "internal error, see the log"}, 500)
+
+    async def _arguments(self, request: Request, name: str) -> dict[str, Any]:
+        body = await request.body()
+        if len(body) > MAX_BODY:
+            raise Refused("the request is too large")
+        try:
+            arguments = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
+        except msgspec.MsgspecError as error:
+            raise Refused(f"the body is no JSON object: {error}") from error
+        try:
+            self._signatures[name].bind(**arguments)
+        except TypeError as error:
+            wanted = ", ".join(self._signatures[name].parameters) or "no arguments"
+            raise Refused(f"{name}: {error}; it takes: {wanted}") from error
+        return _checked(self._signatures[name], arguments)
+
+    def _authorized(self, request: Request) -> bool:
+        if not self._password:
+            return True
+        given = request.headers.get("authorization", "")
+        try:
+            _, _, secret = base64.b64decode(given.removeprefix("Basic ")).decode().partition(":")
+        except ValueError:
+            secret = ""
+        return hmac.compare_digest(secret.encode(), self._password.encode())
+
+
+def _checked(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of the types that the call declares. Raises Refused naming the one that is not."""
+    checked = {}
+    for name, value in arguments.items():
+        try:
+            checked[name] = msgspec.convert(value, signature.parameters[name].annotation, strict=True)
+        except msgspec.ValidationError as error:
+            raise Refused(f"{name}: {error}") from error
+    return checked
+
+
+def _json(value: object, status: int) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")

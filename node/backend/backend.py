@@ -1,0 +1,300 @@
+"""The backend: everything that knows about money, wired together."""
+
+import asyncio
+
+from node.backend import identity
+from node.backend.announcer import Announcer
+from node.backend.chain_client import ChainClient
+from node.backend.chain_desk import ChainDesk
+from node.backend.chain_watcher import ChainWatcher, Hints
+from node.backend.channels import Channels, Record
+from node.backend.commands import Commands
+from node.backend.dialler import Dialler
+from node.backend.graph_keeper import GraphKeeper
+from node.backend.handshakes import Handshakes
+from node.backend.htlcs import Htlcs
+from node.backend.journal import Journal
+from node.backend.links import FrontendLink
+from node.backend.openings import Openings
+from node.backend.pathfinding import Pathfinding
+from node.backend.receiving import Receiving
+from node.backend.sending import Sending
+from node.backend.session import Session
+from node.backend.store import Store
+from node.backend.switchboard import Switchboard
+from node.channel import effects as fx
+from node.channel.parameters import Policy
+from node.crypto.keys import public_key
+from node.errors import Refused
+from node.gossip.graph import Graph
+from node.gossip.validation import FundingOutput
+from node.link.messages import Limits
+from node.runtime import logs
+from node.runtime.config import BackendConfig
+from node.runtime.runtime import Listener, Runtime
+from node.wire.bolt7 import ChannelUpdate
+from node.wire.features import Feature
+
+SWEEP_INTERVAL_S = 0.5
+BEAT_EVERY = 2  # sweeps
+SLOW_EVERY = 20  # sweeps: announcements
+SMALL_GRAPH = 1_000  # channels: below, every new peer is asked for what it knows
+MAX_SYNCS = 5  # peers that are asked for their whole graph; news comes from all of them
+
+log = logs.get("backend")
+
+
+class Backend:
+    """Also the `Surroundings` of channels, the `GossipOffice` of the switchboard, the `Identity` of links."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: BackendConfig,
+        client: ChainClient,
+        store: Store,
+        version: str,
+        hints: Hints | None = None,
+    ) -> None:
+        if config.network == "mainnet" and not config.accept_mainnet_without_onchain_claims:
+            raise Refused(
+                "mainnet is refused: unilateral closes are not claimed on-chain yet; "
+                "accept_mainnet_without_onchain_claims: true starts all the same"
+            )
+        self.runtime = runtime
+        self.config = config
+        self.client = client
+        self.store = store
+        self.version = version
+        self._hints = hints
+        self.stop_requested = asyncio.Event()
+        seed = identity.load_seed(config.directory, runtime.entropy(identity.SEED_SIZE))
+        self._secret = identity.node_secret(seed)
+        self.node_id = public_key(self._secret)
+        self.chain_hash = identity.CHAIN_HASHES[config.network]
+        self.invoice_network = identity.INVOICE_NETWORKS[config.network]
+        self.features = identity.FEATURES.to_bytes()
+        self.limits = Limits(flush_interval_s=config.flush_interval_s)
+        self.epoch = int.from_bytes(store.meta("epoch") or b"", "big") + 1
+        self._tasks: list[asyncio.Task[None]] = []
+        self._listener: Listener | None = None
+        self._syncs = 0
+        self._build(identity.channel_seed(seed))
+        self.chain: ChainDesk
+
+    def _build(self, channel_seed: bytes) -> None:
+        """Who needs whom; nothing runs yet."""
+        runtime, config = self.runtime, self.config
+        policy = Policy(max_dust_exposure_msat=config.channels.max_dust_exposure_msat)
+        self.journal = Journal(runtime, self.store)
+        self.channels = Channels(self.journal, self.store, channel_seed, self._secret, policy)
+        self.graph = Graph(self.chain_hash)
+        self.keeper = GraphKeeper(runtime, self.journal, self.graph, self)
+        self.announcer = Announcer(
+            runtime,
+            self.journal,
+            self.channels,
+            self.keeper,
+            config,
+            self._secret,
+            self.node_id,
+            identity.FEATURES,
+        )
+        self.htlcs = Htlcs(self.channels, self.journal, self._secret, self.announcer.lookup)
+        self.handshakes = Handshakes(runtime, self._secret, config.handshakes_per_s)
+        strangers = config.channels.max_peers_without_channels
+        self.switchboard = Switchboard(runtime, self.journal, self.channels, identity.FEATURES, strangers)
+        self.openings = Openings(
+            runtime,
+            self.channels,
+            identity.FEATURES,
+            config.channels,
+            self.chain_hash,
+            lambda: self.chain.height,
+        )
+        self.pathfinding = Pathfinding(self.graph, self.channels, self.node_id, runtime.now)
+        self.receiving = Receiving(
+            runtime, self.journal, self.htlcs, self.announcer, self._secret, self.invoice_network
+        )
+        self.sending = Sending(runtime, self.journal, self.channels, self.htlcs, self.pathfinding)
+        self.dialler = Dialler(
+            runtime,
+            self.journal,
+            self.switchboard,
+            self.channels,
+            self.handshakes,
+            self.graph,
+            lambda: config.reconnect and not self.stop_requested.is_set(),
+        )
+        self.commands = Commands(self)
+        self._wire()
+
+    def _wire(self) -> None:
+        """Close the circles."""
+        self.keeper.follow(self.pathfinding)
+        self.channels.surroundings = self
+        self.channels.desk = self.htlcs
+        self.htlcs.payee = self.receiving
+        self.htlcs.payer = self.sending
+        self.receiving.node_id = self.node_id
+        self.sending.channel_of = self.announcer.channel_of
+        self.switchboard.opener = self.openings
+        self.switchboard.gossip = self
+
+    async def start(self) -> None:
+        """Take up where the store left off, then let frontends in. Raises Refused."""
+        tip = await self.client.best_block()
+        (genesis,) = await self.client.block_hashes([0])
+        if genesis != self.chain_hash:
+            raise Refused(f"bitcoind is not on {self.config.network}; set network, or bitcoind.url")
+        poll_s = self.config.bitcoind.poll_interval_s
+        watcher = ChainWatcher(self.client, tip, poll_s, self._hints)
+        self.chain = ChainDesk(
+            self.runtime,
+            self.journal,
+            self.channels,
+            self.client,
+            watcher,
+            self,
+            self.config.channels.feerate_per_kw,
+        )
+        self.openings.shutdown_script = await self.client.new_script()
+        self.store.set_meta("epoch", self.epoch.to_bytes(8, "big"))
+        self._load()
+        self._resume(tip.height)
+        spawn = self.runtime.spawn
+        self._tasks = [
+            spawn(self.journal.run(), "journal"),
+            spawn(self.chain.run(), "chain"),
+            spawn(self._sweep(), "sweep"),
+        ]
+        self._listener = await self.runtime.listen(self.config.link_address, self._link)
+        log.info("started", node_id=self.node_id.hex(), height=tip.height, channels=len(self.channels.by_id))
+
+    def _load(self) -> None:
+        for part in (
+            self.channels,
+            self.htlcs,
+            self.receiving,
+            self.sending,
+            self.chain,
+            self.keeper,
+            self.dialler,
+        ):
+            part.load(self.store)
+
+    def _resume(self, height: int) -> None:
+        self.htlcs.height = height
+        self.channels.resume(height)
+        self.chain.resume()
+        self.announcer.resume(self.channels.by_id.values())
+        self.channels.resume_htlcs()
+        self.sending.resume()
+
+    async def stop(self) -> None:
+        """Let nobody in, make durable what was decided, then let go."""
+        self.stop_requested.set()
+        if self._listener is not None:
+            self._listener.close()
+        for link in list(self.switchboard.links.values()):
+            link.close()
+        if self._tasks and not self._tasks[0].done():
+            await asyncio.sleep(0)
+            await self.journal.settled()
+        for task in self._tasks:
+            task.cancel()
+        self.store.close()
+
+    def _link(self) -> FrontendLink:
+        return FrontendLink(self.runtime, self.switchboard, self, self.handshakes)
+
+    @property
+    def graph_sequence(self) -> int:
+        return self.graph.sequence
+
+    async def _sweep(self) -> None:
+        """One timer for all that is merely due."""
+        turn = 0
+        while True:
+            await asyncio.sleep(SWEEP_INTERVAL_S)
+            turn += 1
+            self.receiving.sweep()
+            self.sending.sweep()
+            self.dialler.sweep()
+            if turn % BEAT_EVERY == 0:
+                self.switchboard.beat()
+            if turn % SLOW_EVERY == 0:
+                self.announcer.sweep()
+
+    # Surroundings of channels
+
+    def session_of(self, node_id: bytes) -> Session | None:
+        return self.switchboard.session_of(node_id)
+
+    def end_session(self, node_id: bytes, reason: str) -> None:
+        self.switchboard.end_session(node_id, reason)
+
+    def fund(self, record: Record, effect: fx.Fund) -> None:
+        self.chain.fund(record, effect)
+
+    def release_funding(self, tx: bytes) -> None:
+        self.chain.release_funding(tx)
+
+    def watch_funding(self, record: Record, effect: fx.WatchFunding) -> None:
+        self.chain.watch_funding(record, effect)
+
+    def publish(self, tx: bytes, why: str) -> None:
+        self.chain.publish(tx, why)
+
+    def replied(self, reply: fx.Reply) -> None:
+        self.openings.replied(reply)
+
+    def ready(self, record: Record) -> None:
+        self.switchboard.has_channel(record.node_id)
+        self.announcer.ready(record, self.switchboard.session_of(record.node_id))
+
+    def announced(self, record: Record, effect: fx.Announce) -> None:
+        self.announcer.announced(record, effect)
+        if record.channel.short_channel_id is not None:
+            self.chain.watch_public(record.channel.short_channel_id)
+
+    def closed(self, record: Record, reason: str) -> None:
+        self.announcer.forget(record)
+        if record.channel.channel_id not in self.channels.by_id:
+            self.chain.forget(record)
+
+    # GossipOffice of the switchboard, Outputs of the graph
+
+    def offered(self, link: FrontendLink, number: int, raw: bytes) -> None:
+        self.keeper.offered(link, number, raw)
+
+    def graph_wanted(self, link: FrontendLink, after: int) -> None:
+        self.keeper.wanted(link, after)
+
+    def link_down(self, link: FrontendLink) -> None:
+        self.keeper.link_down(link)
+
+    def private_update(self, record: Record, message: ChannelUpdate, raw: bytes) -> None:
+        self.announcer.learn_terms(record, message)
+
+    def peer_ready(self, session: Session) -> bool:
+        """A few peers are asked for everything; a small graph asks every new peer, so that it grows."""
+        if not session.features.supports(Feature.GOSSIP_QUERIES):
+            return False
+        self._syncs += 1
+        return self._syncs <= MAX_SYNCS or len(self.graph.channels) < SMALL_GRAPH
+
+    async def funding_output(self, short_channel_id: int) -> FundingOutput | None:
+        return await self.chain.funding_output(short_channel_id)
+
+    def watch_public(self, short_channel_id: int) -> None:
+        self.chain.watch_public(short_channel_id)
+
+    # Audience of the chain
+
+    def tip(self, height: int) -> None:
+        self.htlcs.height = height
+        self.keeper.prune(height)
+
+    def public_spent(self, short_channel_id: int, height: int | None) -> None:
+        self.keeper.spent(short_channel_id, height)

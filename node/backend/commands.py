@@ -1,0 +1,306 @@
+"""What a user can ask of the node. The HTTP API, the simulator and the tests all come through here."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from node.backend import views
+from node.backend.channels import Record
+from node.backend.views import View
+from node.channel import events as ev
+from node.channel.closing_model import Feerates
+from node.crypto.keys import is_valid_point
+from node.errors import MalformedMessage, Refused
+from node.payment import invoice as bolt11
+from node.payment import order
+from node.payment.send import Payment
+from node.runtime.runtime import split_address
+from node.wire.features import ChannelType
+
+if TYPE_CHECKING:
+    from node.backend.backend import Backend
+
+COMMAND_TIMEOUT_S = 30.0
+MAX_EXTRA_EXPIRY_DELTA = 144  # BOLT 7, recommendations for routing: hides how far away the payee is
+DEFAULT_FEE_PPM = 10_000  # of the amount, where a payment names no limit
+DEFAULT_FEE_MSAT = 10_000
+
+
+class Commands:
+    """Every method raises Refused with a sentence for the user."""
+
+    def __init__(self, backend: "Backend") -> None:
+        self._node = backend
+
+    # the node
+
+    async def getinfo(self) -> View:
+        node = self._node
+        forwards = node.htlcs.counters
+        return {
+            "node_id": node.node_id.hex(),
+            "alias": node.config.alias,
+            "network": node.config.network,
+            "block_height": node.chain.height,
+            "chain_failure": node.chain.failure,
+            "epoch": node.epoch,
+            "version": node.version,
+            "addresses": list(node.config.announce_addresses),
+            "frontends": [views.frontend(link) for link in node.switchboard.links.values()],
+            "graph": {
+                "channels": len(node.graph.channels),
+                "nodes": len(node.graph.nodes),
+                "sequence": node.graph.sequence,
+            },
+            "forwards": {
+                "settled": forwards.settled,
+                "failed": forwards.failed,
+                "pending": node.htlcs.pending_forwards,
+                "fee_msat": forwards.fee_msat,
+            },
+            "sent": {
+                "settled": node.sending.settled,
+                "failed": node.sending.failed,
+                "pending": node.sending.pending,
+            },
+            "received": {"count": node.receiving.count, "msat": node.receiving.received_msat},
+            "store": {"commits": node.store.commits},
+            "peers": sum(1 for peer in node.switchboard.peers.values() if peer.session),
+            "channels": len(node.channels.by_id),
+        }
+
+    async def stop(self) -> View:
+        self._node.stop_requested.set()
+        return {}
+
+    # peers
+
+    async def peers(self) -> list[View]:
+        node = self._node
+        known = dict.fromkeys((*node.switchboard.peers, *node.channels.by_peer))
+        return [
+            views.peer(node.switchboard.peer(node_id), len(node.channels.of_peer(node_id)))
+            for node_id in known
+        ]
+
+    async def connect(self, *, node_id: str, address: str) -> View:
+        session = await self._node.dialler.connect(_node_id(node_id), _address(address))
+        return {"node_id": node_id, "frontend": session.link.frontend_id, "session": session.name}
+
+    async def disconnect(self, *, node_id: str) -> View:
+        if self._node.switchboard.session_of(_node_id(node_id)) is None:
+            raise Refused("this peer is not connected")
+        self._node.switchboard.end_session(_node_id(node_id), "asked for")
+        return {}
+
+    # channels
+
+    async def open(
+        self,
+        *,
+        node_id: str,
+        funding_sat: int,
+        push_msat: int = 0,
+        announce: bool = True,
+        channel_type: str | None = None,
+        scid_alias: bool = False,
+    ) -> View:
+        session = self._node.switchboard.session_of(_node_id(node_id))
+        if session is None:
+            raise Refused("connect to this peer first")
+        kind = _channel_type(channel_type, scid_alias=scid_alias)
+        anchors = kind is None or kind.anchors
+        record = await self._node.openings.open(
+            session,
+            funding_sat=funding_sat,
+            push_msat=push_msat,
+            feerate_per_kw=self._node.chain.commitment_feerate(anchors=anchors),
+            announce=announce,
+            kind=kind,
+        )
+        assert record.channel.funding is not None
+        return {
+            "channel_id": record.channel.channel_id.hex(),
+            "funding_txid": record.channel.funding.txid[::-1].hex(),
+        }
+
+    async def channels(self, *, node_id: str | None = None) -> list[View]:
+        channels = self._node.channels
+        records = list(channels.by_id.values()) if node_id is None else channels.of_peer(_node_id(node_id))
+        return [views.channel(record, channels) for record in records]
+
+    async def close(self, *, channel_id: str, feerate_per_kw: int | None = None) -> View:
+        """Close with the peer's consent; returns once that is on its way."""
+        record = self._record(channel_id)
+        rate = feerate_per_kw or self._node.chain.feerate_per_kw
+        feerates = Feerates(rate, max(253, rate // 2), rate * 2)
+        script = await self._node.client.new_script()
+        await self._command(record, lambda command: ev.Shutdown(command, script, feerates))
+        return {"channel_id": channel_id}
+
+    async def forceclose(self, *, channel_id: str, reason: str = "asked for") -> View:
+        await self._command(self._record(channel_id), lambda command: ev.ForceClose(command, reason))
+        return {"channel_id": channel_id}
+
+    async def _command(self, record: Record, event: Callable[[int], ev.Shutdown | ev.ForceClose]) -> None:
+        openings = self._node.openings
+        command = openings.new_command()
+        reply = openings.expect(command)
+        self._node.channels.apply(record, event(command))
+        await openings.answer(reply, COMMAND_TIMEOUT_S)
+
+    def _record(self, channel_id: str) -> Record:
+        record = self._node.channels.by_id.get(_hex(channel_id, "channel_id"))
+        if record is None:
+            raise Refused("no such channel")
+        return record
+
+    # payments
+
+    async def invoice(
+        self,
+        *,
+        amount_msat: int | None,
+        description: str = "",
+        expiry_s: int = 3_600,
+        preimage: str | None = None,
+    ) -> View:
+        secret = None if preimage is None else _hex(preimage, "preimage")
+        row = await self._node.receiving.invoice(amount_msat, description, expiry_s, secret)
+        return {"payment_hash": row.payment_hash.hex(), "bolt11": row.bolt11}
+
+    async def pay(
+        self,
+        *,
+        bolt11: str,
+        amount_msat: int | None = None,
+        max_fee_msat: int | None = None,
+        max_parts: int = 8,
+        timeout_s: float = 60.0,
+    ) -> View:
+        node, now_s = self._node, self._node.runtime.now()
+        invoice = _decode(bolt11)
+        asked_msat = amount_msat or invoice.amount_msat or 0
+        payment = order.pay_invoice(
+            invoice,
+            source=node.node_id,
+            network=node.invoice_network,
+            amount_msat=amount_msat,
+            max_fee_msat=_fee_limit(asked_msat) if max_fee_msat is None else max_fee_msat,
+            max_parts=max_parts,
+            extra_expiry_delta=node.runtime.random.randrange(MAX_EXTRA_EXPIRY_DELTA),
+            now_s=now_s,
+            deadline_s=now_s + timeout_s,
+        )
+        return await self._run(payment)
+
+    async def keysend(
+        self, *, node_id: str, amount_msat: int, max_fee_msat: int | None = None, timeout_s: float = 60.0
+    ) -> View:
+        node = self._node
+        payment = order.pay_keysend(
+            _node_id(node_id),
+            source=node.node_id,
+            amount_msat=amount_msat,
+            preimage=node.runtime.entropy(32),
+            max_fee_msat=_fee_limit(amount_msat) if max_fee_msat is None else max_fee_msat,
+            extra_expiry_delta=node.runtime.random.randrange(MAX_EXTRA_EXPIRY_DELTA),
+            deadline_s=node.runtime.now() + timeout_s,
+        )
+        return await self._run(payment)
+
+    async def _run(self, payment: Payment) -> View:
+        started_s = self._node.runtime.monotonic()
+        ended, result = await self._node.sending.pay(payment)
+        return {
+            "status": "failed" if result.preimage is None else "settled",
+            "payment_hash": payment.payment_hash.hex(),
+            "preimage": result.preimage.hex() if result.preimage else None,
+            "fee_msat": result.fee_msat,
+            "parts": ended.sent_parts,
+            "duration_ms": 1_000 * (self._node.runtime.monotonic() - started_s),
+            "reason": result.reason,
+        }
+
+    async def payments(self) -> list[View]:
+        return [views.payment(payment) for payment in self._node.sending.payments()]
+
+    async def received(self, *, payment_hash: str) -> View:
+        row = await self._node.receiving.find(_hex(payment_hash, "payment_hash"))
+        if row is None:
+            raise Refused("no such payment")
+        return views.received(row)
+
+    async def decode(self, *, bolt11: str) -> View:
+        invoice = _decode(bolt11)
+        return {
+            "network": invoice.network,
+            "amount_msat": invoice.amount_msat,
+            "payment_hash": invoice.payment_hash.hex(),
+            "node_id": invoice.node_id.hex(),
+            "description": invoice.description,
+            "expires_at_s": invoice.expires_at_s,
+            "min_final_cltv_expiry_delta": invoice.min_final_cltv_expiry_delta,
+            "route_hints": len(invoice.route_hints),
+        }
+
+    async def graph(self) -> View:
+        graph = self._node.graph
+        channels = [
+            {
+                "short_channel_id": views.short_channel_id(channel.short_channel_id),
+                "node_1": channel.node_id_1.hex(),
+                "node_2": channel.node_id_2.hex(),
+                "capacity_sat": channel.capacity_sat,
+                "updates": [channel.timestamp(0), channel.timestamp(1)],
+            }
+            for channel in graph.channels.values()
+        ]
+        nodes = [
+            {"node_id": n.node_id.hex(), "announced": n.announcement is not None}
+            for n in graph.nodes.values()
+        ]
+        return {"channels": channels, "nodes": nodes}
+
+
+CALLS = tuple(name for name in vars(Commands) if not name.startswith("_"))
+
+
+def _hex(text: str, name: str, size: int = 32) -> bytes:
+    try:
+        data = bytes.fromhex(text)
+    except ValueError:
+        data = b""
+    if len(data) != size:
+        raise Refused(f"{name}: {2 * size} hex digits are needed")
+    return data
+
+
+def _node_id(text: str) -> bytes:
+    node_id = _hex(text, "node_id", 33)
+    if not is_valid_point(node_id):
+        raise Refused("node_id: no point of the curve")
+    return node_id
+
+
+def _address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+def _decode(text: str) -> bolt11.Invoice:
+    try:
+        return bolt11.decode(text)
+    except MalformedMessage as error:
+        raise Refused(f"bolt11: {error}") from error
+
+
+def _channel_type(text: str | None, *, scid_alias: bool) -> ChannelType | None:
+    if text is None and not scid_alias:
+        return None
+    if text not in (None, "anchors", "static_remotekey"):
+        raise Refused("channel_type: anchors or static_remotekey")
+    return ChannelType(anchors=text != "static_remotekey", scid_alias=scid_alias)
+
+
+def _fee_limit(amount_msat: int) -> int:
+    return max(DEFAULT_FEE_MSAT, amount_msat * DEFAULT_FEE_PPM // 1_000_000)

@@ -1,0 +1,82 @@
+"""Who a node is: the seed, what follows from it, and what it offers to peers."""
+
+import os
+from pathlib import Path
+
+from node.crypto.hashes import hkdf
+from node.crypto.keys import is_valid_secret
+from node.errors import Refused
+from node.wire.features import Feature, Features
+
+SEED_FILE = "seed"
+SEED_SIZE = 32
+
+# Genesis block hashes, as messages carry them.
+CHAIN_HASHES = {
+    "mainnet": bytes.fromhex("6fe28c0ab6f1b372c1a6a246ae63f74f931e8365e15a089c68d6190000000000"),
+    "testnet": bytes.fromhex("43497fd7f826957108f4a30fd9cec3aeba79972084e90ead01ea330900000000"),
+    "signet": bytes.fromhex("f61eee3b63a380a477a063af32b2bbc97c9ff9f01f2c4225e973988108000000"),
+    "regtest": bytes.fromhex("06226e46111a0b59caaf126043eb5bbf28c34f3a5e332a1fc7b2b73cf188910f"),
+}
+INVOICE_NETWORKS = {"mainnet": "bitcoin", "testnet": "testnet", "signet": "signet", "regtest": "regtest"}
+
+FEATURES = Features.of(
+    compulsory=(Feature.VAR_ONION_OPTIN, Feature.OPTION_STATIC_REMOTEKEY, Feature.PAYMENT_SECRET),
+    optional=(
+        Feature.OPTION_DATA_LOSS_PROTECT,
+        Feature.OPTION_UPFRONT_SHUTDOWN_SCRIPT,
+        Feature.GOSSIP_QUERIES,
+        Feature.GOSSIP_QUERIES_EX,
+        Feature.BASIC_MPP,
+        Feature.OPTION_SUPPORT_LARGE_CHANNEL,
+        Feature.OPTION_ANCHORS,
+        Feature.OPTION_SHUTDOWN_ANYSEGWIT,
+        Feature.OPTION_CHANNEL_TYPE,
+        Feature.OPTION_SCID_ALIAS,
+        Feature.OPTION_SIMPLE_CLOSE,
+        Feature.KEYSEND,
+    ),
+)
+
+
+def load_seed(directory: Path, entropy: bytes) -> bytes:
+    """The node's seed; made from `entropy` at the first start, synced before anything depends on it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / SEED_FILE
+    if not path.exists():
+        _write_once(path, entropy.hex().encode() + b"\n")
+    try:
+        seed = bytes.fromhex(path.read_text().strip())
+    except ValueError:
+        seed = b""
+    if len(seed) != SEED_SIZE:
+        raise Refused(f"{path}: holds no seed of {SEED_SIZE} bytes in hex; restore it from your backup")
+    return seed
+
+
+def _write_once(path: Path, data: bytes) -> None:
+    """Never leaves half a seed behind, also when power fails."""
+    draft = path.with_suffix(".new")
+    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.write(handle, data)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    draft.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def node_secret(seed: bytes) -> bytes:
+    """The node's key; channels have keys of their own (`node.crypto.derivation`)."""
+    secret = hkdf(seed, b"lnnode node key")
+    assert is_valid_secret(secret), "one seed in 2^128 would not do"
+    return secret
+
+
+def channel_seed(seed: bytes) -> bytes:
+    return hkdf(seed, b"lnnode channel keys")

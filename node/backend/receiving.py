@@ -1,0 +1,195 @@
+"""Payments to us: invoices, the HTLCs that pay them, and keysend."""
+
+import asyncio
+from functools import partial
+from typing import Protocol, assert_never
+
+import msgspec
+
+from node.backend.htlcs import Htlcs
+from node.backend.journal import Journal
+from node.backend.store import Store
+from node.crypto.hashes import sha256
+from node.errors import Refused
+from node.payment import invoice as bolt11
+from node.payment import receive, relay
+from node.payment.htlc import FailHtlc, SettleHtlc
+from node.payment.invoice_fields import HintHop
+from node.runtime import logs
+from node.runtime.runtime import Runtime
+from node.wire.features import Feature, Features
+
+MIN_FINAL_CLTV_EXPIRY_DELTA = 24  # above 2R+G+S of BOLT 2, so that a claim on the chain is in time
+MAX_OPEN_INVOICES = 1_000_000  # kept in memory while they can be paid
+INVOICE_FEATURES = Features.of(
+    compulsory=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET), optional=(Feature.BASIC_MPP,)
+)
+
+log = logs.get("receive")
+
+
+class Received(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An invoice's row: what was asked, and what came."""
+
+    payment_hash: bytes
+    state: receive.PaymentIn
+    created_s: float
+    bolt11: str = ""
+    description: str = ""
+    received_msat: int = 0
+    received_s: float = 0.0
+    keysend: bool = False
+
+    @property
+    def is_paid(self) -> bool:
+        return self.state.preimage is not None
+
+
+class Hints(Protocol):
+    """Where the ends of unannounced channels are named."""
+
+    def route_hints(self) -> tuple[tuple[HintHop, ...], ...]: ...
+
+
+class Receiving:
+    """Implements `htlcs.Payee`."""
+
+    def __init__(
+        self, runtime: Runtime, journal: Journal, htlcs: Htlcs, hints: Hints, node_secret: bytes, network: str
+    ) -> None:
+        self._runtime = runtime
+        self._journal = journal
+        self._htlcs = htlcs
+        self._hints = hints
+        self._node_secret = node_secret
+        self._network = network
+        self.node_id = b""
+        self._store: Store
+        self._open: dict[bytes, Received] = {}  # those that may still be paid
+        self._waiting: dict[bytes, None] = {}  # sets of parts that are not complete
+        self.count = 0
+        self.received_msat = 0
+
+    def load(self, store: Store) -> None:
+        """Take up what may still be paid: a claim was stored with the claimed HTLCs, so paid ones need nothing."""
+        self._store = store
+        now_s = self._runtime.now()
+        for (data,) in store.rows("SELECT data FROM invoices"):
+            assert isinstance(data, bytes)
+            row = msgspec.msgpack.decode(data, type=Received)
+            if row.is_paid:
+                self._count(row)
+            elif row.state.promise is not None and row.state.promise.expires_at_s > now_s:
+                self._open[row.payment_hash] = row
+
+    # invoices
+
+    async def invoice(
+        self, amount_msat: int | None, description: str, expiry_s: int, preimage: bytes | None = None
+    ) -> Received:
+        """A new invoice, durable. Raises Refused for what an invoice can't say."""
+        if len(self._open) >= MAX_OPEN_INVOICES:
+            raise Refused("too many open invoices")
+        preimage = self._runtime.entropy(32) if preimage is None else preimage
+        made = bolt11.Invoice(
+            network=self._network if self._network != "mainnet" else "bitcoin",
+            amount_msat=amount_msat,
+            timestamp_s=int(self._runtime.now()),
+            node_id=self.node_id,
+            payment_hash=sha256(preimage),
+            payment_secret=self._runtime.entropy(32),
+            description=description,
+            expiry_s=expiry_s,
+            min_final_cltv_expiry_delta=MIN_FINAL_CLTV_EXPIRY_DELTA,
+            route_hints=self._hints.route_hints(),
+            features=INVOICE_FEATURES,
+        )
+        if made.payment_hash in self._open:
+            raise Refused("there is an invoice with this preimage")
+        text = bolt11.encode(made, self._node_secret)
+        state = receive.PaymentIn(payment_hash=made.payment_hash, promise=receive.promise(made, preimage))
+        row = Received(made.payment_hash, state, self._runtime.now(), text, description)
+        self._open[made.payment_hash] = row
+        self._write(row)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._journal.reply(partial(_finish, done))
+        await done
+        return row
+
+    async def find(self, payment_hash: bytes) -> Received | None:
+        """What became of an invoice, or of a keysend."""
+        if (row := self._open.get(payment_hash)) is not None:
+            return row
+        query = partial(self._store.rows, "SELECT data FROM invoices WHERE payment_hash = ?", (payment_hash,))
+        rows = await self._runtime.run_blocking("store", query)
+        if not rows:
+            return None
+        data = rows[0][0]
+        assert isinstance(data, bytes)
+        return msgspec.msgpack.decode(data, type=Received)
+
+    # HTLCs
+
+    def part_arrived(self, htlc: relay.IncomingHtlc, final: relay.Final) -> None:
+        payment_hash = htlc.payment_hash
+        row = self._open.get(payment_hash)
+        if row is None:
+            row = Received(payment_hash, receive.PaymentIn(payment_hash=payment_hash), self._runtime.now())
+        event = receive.PartArrived(
+            htlc=htlc,
+            payload=final.payload,
+            shared_secret=final.shared_secret,
+            height=self._htlcs.height,
+            now_s=self._runtime.now(),
+        )
+        self._advance(row, event)
+
+    def sweep(self) -> None:
+        """Once a second: sets whose missing parts did not come in time."""
+        tick = receive.Tick(self._runtime.now())
+        for payment_hash in list(self._waiting):
+            self._advance(self._open[payment_hash], tick)
+
+    def _advance(self, row: Received, event: receive.Event) -> None:
+        state, effects = receive.step(row.state, event)
+        row = msgspec.structs.replace(row, state=state)
+        if payment_waits(state):
+            self._waiting[row.payment_hash] = None
+        else:
+            self._waiting.pop(row.payment_hash, None)
+        if state.promise is not None and not row.is_paid:
+            self._open[row.payment_hash] = row
+        for effect in effects:
+            match effect:
+                case receive.StorePaymentReceived(_, _, amount_msat, keysend):
+                    row = msgspec.structs.replace(
+                        row, received_msat=amount_msat, received_s=self._runtime.now(), keysend=keysend
+                    )
+                    self._open.pop(row.payment_hash, None)
+                    self._write(row)
+                    self._count(row)
+                case SettleHtlc():
+                    self._htlcs.settle(effect)
+                case FailHtlc():
+                    self._htlcs.fail(effect)
+                case _:
+                    assert_never(effect)
+
+    def _count(self, row: Received) -> None:
+        self.count += 1
+        self.received_msat += row.received_msat
+
+    def _write(self, row: Received) -> None:
+        self._journal.write(
+            "INSERT OR REPLACE INTO invoices VALUES (?, ?)", row.payment_hash, msgspec.msgpack.encode(row)
+        )
+
+
+def _finish(done: asyncio.Future[None]) -> None:
+    if not done.done():
+        done.set_result(None)
+
+
+def payment_waits(state: receive.PaymentIn) -> bool:
+    """Whether HTLCs are held until others complete the set."""
+    return bool(state.parts) and state.preimage is None

@@ -1,0 +1,233 @@
+"""Payments of ours: each is a `node.payment.send.Payment`, stored with the HTLCs that its parts become."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple, Protocol, assert_never
+
+import msgspec
+
+from node.backend.channels import Channels
+from node.backend.htlcs import INTERNAL, Htlcs
+from node.backend.journal import Journal
+from node.backend.store import Parameters, Store
+from node.channel import effects as fx
+from node.channel import events as ev
+from node.errors import Refused
+from node.payment import send
+from node.payment.blame import Observation
+from node.payment.htlc import HtlcKey
+from node.payment.route import Route
+from node.runtime import logs
+from node.runtime.runtime import Runtime
+
+MAX_RUNNING = 10_000  # payments under way at once
+MAX_ENDED_KEPT = 10_000  # results that can still be asked for without a look into the database
+
+log = logs.get("send")
+
+
+class Result(NamedTuple):
+    """How a payment ended."""
+
+    preimage: bytes | None
+    fee_msat: int
+    reason: str
+
+
+class Pathfinder(Protocol):
+    """Finds routes, and learns from what became of them."""
+
+    def find(self, request: send.FindRoutes) -> tuple[Route, ...] | str: ...
+    def learn(self, observations: tuple[Observation, ...]) -> None: ...
+    def channel_update(self, raw: bytes) -> None: ...
+
+
+class Outgoing:
+    """A payment's place in the backend."""
+
+    __slots__ = ("done", "payment", "started_s")
+
+    def __init__(self, payment: send.Payment, started_s: float) -> None:
+        self.payment = payment
+        self.started_s = started_s
+        self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+
+    def statement(self) -> tuple[str, Parameters]:
+        row = (self.payment.payment_hash, msgspec.msgpack.encode(self.payment))
+        return "INSERT OR REPLACE INTO payments VALUES (?, ?)", row
+
+
+class Sending:
+    """Implements `htlcs.Payer`."""
+
+    def __init__(
+        self, runtime: Runtime, journal: Journal, channels: Channels, htlcs: Htlcs, pathfinder: Pathfinder
+    ) -> None:
+        self._runtime = runtime
+        self._journal = journal
+        self._channels = channels
+        self._htlcs = htlcs
+        self._pathfinder = pathfinder
+        self.channel_of: Callable[[int], bytes | None]
+        self._running: dict[bytes, Outgoing] = {}
+        self._ended: dict[bytes, send.Payment] = {}
+        self._parts: dict[HtlcKey, tuple[Outgoing, int]] = {}
+        self._settled_hashes: set[bytes] = set()
+        self.settled = 0
+        self.failed = 0
+
+    def load(self, store: Store) -> None:
+        """Take up what was under way; `resume` goes on with it."""
+        for (data,) in store.rows("SELECT data FROM payments"):
+            assert isinstance(data, bytes)
+            payment = msgspec.msgpack.decode(data, type=send.Payment)
+            if payment.phase is send.Phase.RUNNING or payment.parts:
+                self._running[payment.payment_hash] = Outgoing(payment, self._runtime.now())
+            if payment.phase is send.Phase.SETTLED:
+                self._settled_hashes.add(payment.payment_hash)
+        for channel_id, htlc_id, payment_hash, part_id in store.rows("SELECT * FROM payment_parts"):
+            assert isinstance(channel_id, bytes)
+            assert isinstance(htlc_id, int)
+            assert isinstance(payment_hash, bytes)
+            assert isinstance(part_id, int)
+            if outgoing := self._running.get(payment_hash):
+                self._parts[HtlcKey(channel_id, True, htlc_id)] = (outgoing, part_id)
+
+    def resume(self) -> None:
+        """After the channels have resumed: parts without an HTLC were never sent; then on with every payment."""
+        for outgoing in list(self._running.values()):
+            alive = {part_id for owner, part_id in self._parts.values() if owner is outgoing}
+            for part in outgoing.payment.parts:
+                if part.part_id not in alive:
+                    lost = send.PartFailed(part.part_id, send.LocalRefusal("restart"), self._runtime.now())
+                    self._advance(outgoing, lost)
+            self._advance(outgoing, send.Start(self._runtime.now()))
+
+    async def pay(self, payment: send.Payment) -> tuple[send.Payment, Result]:
+        """Run a payment to its end. Raises Refused where it must not even begin."""
+        payment_hash = payment.payment_hash
+        if payment_hash in self._running:
+            raise Refused("this payment is under way")
+        if payment_hash in self._settled_hashes:
+            raise Refused("this has been paid already")
+        if len(self._running) >= MAX_RUNNING:
+            raise Refused("too many payments are under way")
+        outgoing = Outgoing(payment, self._runtime.now())
+        self._running[payment_hash] = outgoing
+        self._advance(outgoing, send.Start(self._runtime.now()))
+        return outgoing.payment, await outgoing.done
+
+    @property
+    def pending(self) -> int:
+        return len(self._running)
+
+    def payments(self) -> list[send.Payment]:
+        """Those under way, and the latest that ended."""
+        return [*(outgoing.payment for outgoing in self._running.values()), *self._ended.values()]
+
+    def sweep(self) -> None:
+        """Once a second: deadlines."""
+        timeout = send.Timeout(self._runtime.now())
+        for outgoing in list(self._running.values()):
+            if outgoing.payment.deadline_s <= timeout.now_s and not outgoing.payment.giving_up:
+                self._advance(outgoing, timeout)
+
+    # HTLCs
+
+    def part_fulfilled(self, key: HtlcKey, preimage: bytes) -> bool:
+        found = self._take(key)
+        if found is not None:
+            self._advance(found[0], send.PartFulfilled(found[1], preimage))
+        return found is not None
+
+    def part_failed(self, key: HtlcKey, effect: fx.HtlcFailed | fx.HtlcMalformed | fx.HtlcDropped) -> bool:
+        found = self._take(key)
+        if found is None:
+            return False
+        failure: send.ReturnPacket | send.MalformedOnion | send.LocalRefusal
+        match effect:
+            case fx.HtlcFailed(_, reason):
+                failure = send.ReturnPacket(reason)
+            case fx.HtlcMalformed(_, _, code):
+                failure = send.MalformedOnion(code)
+            case fx.HtlcDropped():
+                failure = send.LocalRefusal("the connection was lost")
+            case _:
+                assert_never(effect)
+        self._advance(found[0], send.PartFailed(found[1], failure, self._runtime.now()))
+        return True
+
+    def _take(self, key: HtlcKey) -> tuple[Outgoing, int] | None:
+        found = self._parts.pop(key, None)
+        if found is not None:
+            self._journal.write(
+                "DELETE FROM payment_parts WHERE out_channel = ? AND out_id = ?", key.channel_id, key.htlc_id
+            )
+        return found
+
+    # steps
+
+    def _advance(self, outgoing: Outgoing, event: send.Event) -> None:
+        outgoing.payment, effects = send.step(outgoing.payment, event)
+        self._journal.store(outgoing)
+        for effect in effects:
+            self._run(outgoing, effect)
+        payment = outgoing.payment
+        if payment.phase is not send.Phase.RUNNING and not payment.parts:
+            self._running.pop(payment.payment_hash, None)
+            self._ended[payment.payment_hash] = payment
+            if len(self._ended) > MAX_ENDED_KEPT:
+                del self._ended[next(iter(self._ended))]
+
+    def _run(self, outgoing: Outgoing, effect: send.Effect) -> None:
+        match effect:
+            case send.FindRoutes():
+                self._find(outgoing, effect)
+            case send.SendPart():
+                self._send(outgoing, effect)
+            case send.Learn(observations):
+                self._pathfinder.learn(observations)
+            case send.UpdateChannel(raw):
+                self._pathfinder.channel_update(raw)
+            case send.Report(send.Settled(preimage, fee_msat)):
+                self.settled += 1
+                self._settled_hashes.add(outgoing.payment.payment_hash)
+                self._journal.reply(partial(_finish, outgoing.done, Result(preimage, fee_msat, "")))
+            case send.Report(send.Failed(reason)):
+                self.failed += 1
+                self._journal.reply(partial(_finish, outgoing.done, Result(None, 0, reason)))
+            case send.Report():
+                raise AssertionError("a payment settles or fails")
+            case _:
+                assert_never(effect)
+
+    def _find(self, outgoing: Outgoing, request: send.FindRoutes) -> None:
+        found = self._pathfinder.find(request)
+        if isinstance(found, str):
+            self._channels.tell(partial(self._advance, outgoing, send.NoRoute(found)))
+            return
+        answer = send.RoutesFound(
+            routes=found,
+            height=self._htlcs.height,
+            entropy=self._runtime.entropy(32),
+            now_s=self._runtime.now(),
+        )
+        self._channels.tell(partial(self._advance, outgoing, answer))
+
+    def _send(self, outgoing: Outgoing, part: send.SendPart) -> None:
+        channel_id = self.channel_of(part.short_channel_id)
+        add = ev.Add(INTERNAL, part.amount_msat, part.payment_hash, part.cltv_expiry, part.onion)
+        key = self._htlcs.offer(channel_id, add) if channel_id is not None else "no such channel"
+        if isinstance(key, str):
+            refused = send.PartFailed(part.part_id, send.LocalRefusal(key), self._runtime.now())
+            self._channels.tell(partial(self._advance, outgoing, refused))
+            return
+        self._parts[key] = (outgoing, part.part_id)
+        row = (key.channel_id, key.htlc_id, part.payment_hash, part.part_id)
+        self._journal.write("INSERT OR REPLACE INTO payment_parts VALUES (?, ?, ?, ?)", *row)
+
+
+def _finish(done: asyncio.Future[Result], result: Result) -> None:
+    if not done.done():
+        done.set_result(result)

@@ -1,0 +1,180 @@
+"""The command `lnnode`: one process of a node, from one configuration file."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from node.backend.api import Api
+from node.backend.backend import Backend
+from node.errors import Refused
+from node.frontend.frontend import Frontend
+from node.runtime import logs
+from node.runtime.config import (
+    KINDS,
+    BackendConfig,
+    FrontendConfig,
+    StandaloneConfig,
+    documented_defaults,
+    load,
+)
+from node.runtime.http_server import HttpServer
+from node.runtime.runtime import SystemRuntime
+from node.runtime.zmq_client import ZmqHints
+from node.standalone import Standalone, chain_client, open_store, release
+
+WRONG_CONFIGURATION = 2
+FAILED = 1
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="A clustered Lightning node: one backend with the channels, frontends with the connections.",
+    pretty_exceptions_enable=False,
+)
+ConfigFile = Annotated[Path | None, typer.Argument(help="YAML configuration; without it, the defaults")]
+
+
+def main() -> None:
+    """Entry point: a refusal is one line on stderr and exit status 2."""
+    try:
+        app()
+    except Refused as error:
+        print(f"lnnode: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
+        sys.exit(WRONG_CONFIGURATION)
+
+
+@app.command()
+def backend(config: ConfigFile = None) -> None:
+    """Run the backend: channels, wallet, database, graph."""
+    settings = load(BackendConfig, config)
+    logs.configure(settings.log, process="backend")
+    _run(lambda runtime, stop: _backend(settings, runtime, stop))
+
+
+@app.command()
+def frontend(config: ConfigFile = None) -> None:
+    """Run a frontend: peers' connections and gossip; no keys, no state."""
+    settings = load(FrontendConfig, config)
+    name = settings.id or f"f{os.getpid()}"
+    logs.configure(settings.log, process="frontend", id=name)
+    _run(lambda runtime, stop: _frontend(settings, name, runtime, stop))
+
+
+@app.command()
+def standalone(config: ConfigFile = None) -> None:
+    """Run a backend and one frontend in one process."""
+    settings = load(StandaloneConfig, config)
+    logs.configure(settings.backend.log, process="standalone")
+    _run(lambda runtime, stop: _standalone(settings, runtime, stop))
+
+
+@app.command("check-config")
+def check_config(
+    kind: Annotated[str, typer.Argument(help=f"{', '.join(KINDS)}")],
+    config: ConfigFile = None,
+    defaults: Annotated[bool, typer.Option(help="print every field with its default and meaning")] = False,
+) -> None:
+    """Check a configuration file without starting anything."""
+    if kind not in KINDS:
+        raise Refused(f'"{kind}" is no kind of process; there are {", ".join(KINDS)}')
+    if defaults:
+        typer.echo(documented_defaults(KINDS[kind]), nl=False)
+        return
+    load(KINDS[kind], config)
+    typer.echo(f"{config or 'the defaults'}: good")
+
+
+@app.command("version")
+def show_version() -> None:
+    """Print the version."""
+    typer.echo(release())
+
+
+Work = Callable[[SystemRuntime, asyncio.Event], Awaitable[None]]
+
+
+def _run(work: Work) -> None:
+    """Run until SIGTERM or SIGINT; a task that fails takes the process with it, so that a supervisor restarts it."""
+    try:
+        import uvloop  # noqa: PLC0415 - optional: asyncio's own loop does as well, more slowly
+
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    except ImportError:
+        runner = asyncio.Runner()
+    with runner:
+        runner.run(_supervised(work))
+
+
+async def _supervised(work: Work) -> None:
+    stop = asyncio.Event()
+    failures: list[BaseException] = []
+
+    def failed(name: str, error: BaseException) -> None:
+        logs.get("process").error("task_failed", task=name, error=repr(error), exc_info=error)
+        failures.append(error)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await work(SystemRuntime(failed), stop)
+    if failures:
+        sys.exit(FAILED)
+
+
+def _announce(**facts: object) -> None:
+    """One JSON line on stdout: this process is ready, and here is how to reach it."""
+    print(json.dumps({**facts, "pid": os.getpid()}), flush=True)  # noqa: T201 - read by supervisors
+
+
+async def _backend(settings: BackendConfig, runtime: SystemRuntime, stop: asyncio.Event) -> None:
+    client, http = chain_client(settings.bitcoind)
+    hints = ZmqHints(settings.bitcoind.zmq) if settings.bitcoind.zmq else None
+    node = Backend(runtime, settings, client, open_store(settings), release(), hints)
+    server = HttpServer(Api(node.commands, settings.api_password).application, settings.api_address)
+    await node.start()
+    await server.start()
+    _announce(
+        ready="backend", node_id=node.node_id.hex(), api=settings.api_address, link=settings.link_address
+    )
+    await _either(stop, node.stop_requested)
+    await server.stop()
+    await node.stop()
+    await http.close()
+
+
+async def _frontend(settings: FrontendConfig, name: str, runtime: SystemRuntime, stop: asyncio.Event) -> None:
+    node = Frontend(runtime, settings, name, release())
+    await node.start()
+    await _either(stop, node.listening)
+    if not stop.is_set():
+        _announce(ready="frontend", id=name, listen=node.address)
+    await stop.wait()
+    await node.stop()
+
+
+async def _standalone(settings: StandaloneConfig, runtime: SystemRuntime, stop: asyncio.Event) -> None:
+    node = Standalone(settings, runtime)
+    api = settings.backend.api_address
+    server = HttpServer(Api(node.commands, settings.backend.api_password).application, api)
+    await node.start()
+    await server.start()
+    _announce(ready="standalone", node_id=node.node_id.hex(), api=api, listen=node.listen_address)
+    await _either(stop, node.backend.stop_requested)
+    await server.stop()
+    await node.stop()
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait for the first of several events."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()

@@ -1,0 +1,52 @@
+"""An HTTP server for an ASGI application, on the running loop; ends with the process, takes no signals."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import uvicorn
+
+from node.runtime.runtime import split_address
+
+BACKLOG = 128
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """SIGTERM is the node's own business."""
+        yield
+
+
+class HttpServer:
+    def __init__(self, application: Any, address: str) -> None:
+        kind, host, port = split_address(address)
+        place = {"uds": host} if kind == "unix" else {"host": host, "port": port}
+        self._server = _Server(
+            uvicorn.Config(
+                application,
+                **place,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                backlog=BACKLOG,
+                ws="none",
+                timeout_graceful_shutdown=1,
+            )
+        )
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Returns once it listens. Raises OSError where it can't."""
+        self._task = asyncio.get_running_loop().create_task(self._server.serve())
+        while not self._server.started:
+            if self._task.done():
+                await self._task
+                raise OSError("the HTTP server did not start")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        self._server.should_exit = True
+        if self._task is not None:
+            await self._task
