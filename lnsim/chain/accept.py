@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lnsim.chain.consensus import check_shape, fee_of, is_final, sequence_locks_hold
 from lnsim.chain.family import check_family, check_truc
@@ -10,6 +11,7 @@ from lnsim.chain.ledger import Ledger
 from lnsim.chain.mempool import MAX_MEMPOOL_VSIZE, Entry, Mempool
 from lnsim.chain.model import Coin, Outpoint, Rejected
 from lnsim.chain.replacement import check_replacement
+from lnsim.chain.sigops import charged_vsize, check_sigops
 from lnsim.chain.standard import check_standard, check_standard_inputs
 from node.bitcoin.block import ChainTransaction
 
@@ -23,7 +25,12 @@ class Candidate(Struct, frozen=True):
     tx: ChainTransaction
     fee_sat: int
     coins: tuple[Coin, ...]
+    sigops: int
     evicted: frozenset[bytes] = frozenset()
+
+    @property
+    def vsize(self) -> int:
+        return charged_vsize(self.tx.weight, self.sigops)
 
 
 class Gate:
@@ -38,13 +45,13 @@ class Gate:
         """All checks for a transaction alone; raises Rejected."""
         found = self.prepare(tx)
         conflicts = self.mempool.conflicts(tx)
-        check_min_fee(found.fee_sat, tx.vsize)
+        check_min_fee(found.fee_sat, found.vsize)
         conflicts |= check_truc(self.mempool, tx, conflicts)
-        evicted = check_replacement(self.mempool, tx, found.fee_sat, conflicts)
+        evicted = check_replacement(self.mempool, tx, found.fee_sat, found.vsize, conflicts)
         check_family(self.mempool, tx, evicted)
-        self.check_room(tx.vsize)
+        self.check_room(found.vsize)
         self.check_scripts(found)
-        return Candidate(tx, found.fee_sat, found.coins, frozenset(evicted))
+        return replace(found, evicted=frozenset(evicted))
 
     def prepare(self, tx: ChainTransaction, package: Sequence[ChainTransaction] = ()) -> Candidate:
         """Everything that money and families do not decide; `package` are parents that come along."""
@@ -62,7 +69,7 @@ class Gate:
         ):
             raise Rejected("non-BIP68-final")
         check_standard_inputs(tx, coins)
-        return Candidate(tx, fee_sat, coins)
+        return Candidate(tx, fee_sat, coins, check_sigops(tx, coins))
 
     def check_scripts(self, found: Candidate) -> None:
         refused = self.ledger.engine.refused_input(found.tx.raw, found.coins)
@@ -76,7 +83,7 @@ class Gate:
     def enter(self, found: Candidate) -> tuple[Entry, list[Entry]]:
         """Let a candidate in; its entry, and the entries that had to leave for it."""
         left = [entry for txid in sorted(found.evicted) if (entry := self.mempool.remove(txid))]
-        entry = self.mempool.add(found.tx, found.fee_sat, int(self.now()), self.ledger.height)
+        entry = self.mempool.add(found.tx, found.fee_sat, found.sigops, int(self.now()), self.ledger.height)
         return entry, left
 
     def coin(self, outpoint: Outpoint) -> Coin | None:

@@ -28,7 +28,7 @@ def check_family(
     if size > MAX_FAMILY_VSIZE:
         raise _too_long(f"exceeds ancestor size limit [limit: {MAX_FAMILY_VSIZE}]")
     carve_out = len(ancestors) == 1 and not package and tx.vsize <= CARVE_OUT_VSIZE
-    for txid in ancestors:
+    for txid in sorted(ancestors):
         descendants = mempool.descendants(txid) - evicted
         vsize = mempool.fees_and_vsize({txid} | descendants)[1] + tx.vsize
         if len(descendants) + 2 > MAX_FAMILY + carve_out:

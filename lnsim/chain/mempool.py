@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 
 from lnsim.chain.model import Coin, Outpoint
+from lnsim.chain.sigops import charged_vsize
 from node.bitcoin.block import ChainTransaction
 
 MAX_MEMPOOL_VSIZE = 100_000_000  # what Core's 300 MB hold; beyond it a transaction is refused
@@ -16,10 +17,11 @@ class Entry(Struct, frozen=True):
     time_s: int
     height: int  # of the tip when it came
     sequence: int
+    sigops: int
 
     @property
     def vsize(self) -> int:
-        return self.tx.vsize
+        return charged_vsize(self.tx.weight, self.sigops)
 
 
 class Mempool:
@@ -43,9 +45,9 @@ class Mempool:
         output = entry.tx.outputs[outpoint[1]]
         return Coin(output.sat, output.script, None)
 
-    def add(self, tx: ChainTransaction, fee_sat: int, time_s: int, height: int) -> Entry:
+    def add(self, tx: ChainTransaction, fee_sat: int, sigops: int, time_s: int, height: int) -> Entry:
         self.sequence += 1
-        entry = Entry(tx, fee_sat, time_s, height, self.sequence)
+        entry = Entry(tx, fee_sat, time_s, height, self.sequence, sigops)
         self.entries[tx.txid] = entry
         self.wtxids[tx.wtxid] = tx.txid
         for i in tx.inputs:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from lnsim.chain.accept import INPUTS_MISSING, Candidate, Gate, check_min_fee
 from lnsim.chain.family import check_family, check_truc
@@ -92,14 +93,13 @@ def _together(
 
 def _evaluate_together(gate: Gate, txs: list[ChainTransaction]) -> list[Candidate]:
     found = [gate.prepare(tx, txs[:index]) for index, tx in enumerate(txs)]
-    fee_sat, vsize = sum(c.fee_sat for c in found), sum(tx.vsize for tx in txs)
+    fee_sat, vsize = sum(c.fee_sat for c in found), sum(c.vsize for c in found)
     check_min_fee(fee_sat, vsize)
     evicted = _evicted(gate, found, fee_sat, vsize)
     gate.check_room(vsize)
     for candidate in found:
         gate.check_scripts(candidate)
-    first = Candidate(found[0].tx, found[0].fee_sat, found[0].coins, frozenset(evicted))
-    return [first, *found[1:]]
+    return [replace(found[0], evicted=frozenset(evicted)), *found[1:]]
 
 
 def _evicted(gate: Gate, found: list[Candidate], fee_sat: int, vsize: int) -> set[bytes]:
@@ -118,7 +118,7 @@ def _evicted(gate: Gate, found: list[Candidate], fee_sat: int, vsize: int) -> se
         raise Rejected("package RBF failed: package must be 1-parent-1-child")
     name = child.txid[::-1].hex()
     check_pays_for(name, fee_sat, vsize, mempool.fees_and_vsize(evicted)[0])
-    if fee_sat * parents[0].vsize <= found[0].fee_sat * vsize:
+    if fee_sat * found[0].vsize <= found[0].fee_sat * vsize:
         raise Rejected("package RBF failed: package feerate is less than or equal to parent feerate")
     for txid in conflicts:
         entry = mempool.entries[txid]

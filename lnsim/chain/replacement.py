@@ -10,17 +10,17 @@ INCREMENTAL_RELAY_SAT_PER_KVB = 1_000
 
 
 def check_replacement(
-    mempool: Mempool, tx: ChainTransaction, fee_sat: int, conflicts: set[bytes]
+    mempool: Mempool, tx: ChainTransaction, fee_sat: int, vsize: int, conflicts: set[bytes]
 ) -> set[bytes]:
     """The transactions that `tx` evicts; raises Rejected where it pays too little for that."""
     if not conflicts:
         return set()
     name = tx.txid[::-1].hex()
     if mempool.ancestors(tx) & conflicts:
-        spent = next(iter(mempool.ancestors(tx) & conflicts))[::-1].hex()
+        spent = min(mempool.ancestors(tx) & conflicts)[::-1].hex()
         raise Rejected("bad-txns-spends-conflicting-tx", f"{name} spends conflicting transaction {spent}")
     for txid in sorted(conflicts):
-        _check_feerate(name, fee_sat, tx.vsize, mempool, txid)
+        _check_feerate(name, fee_sat, vsize, mempool, txid)
     evicted = mempool.with_descendants(conflicts)
     if len(evicted) > MAX_REPLACED:
         detail = f"rejecting replacement {name}; too many potential replacements"
@@ -31,7 +31,7 @@ def check_replacement(
             "replacement-adds-unconfirmed",
             f"replacement {name} adds unconfirmed input, idx {_new(tx, known)}",
         )
-    check_pays_for(name, fee_sat, tx.vsize, mempool.fees_and_vsize(evicted)[0])
+    check_pays_for(name, fee_sat, vsize, mempool.fees_and_vsize(evicted)[0])
     return evicted
 
 

@@ -11,6 +11,8 @@ from node.bitcoin.transaction import Input, Output
 from node.crypto.hashes import hash256
 
 HALVING_INTERVAL = 150  # regtest
+MAX_BLOCK_SIGOPS = 80_000
+RESERVED_SIGOPS = 400
 RESERVED_WEIGHT = 8_000  # header and coinbase, as Core's miner keeps free
 MIN_FEE_SAT_PER_KVB = 1_000
 VERSION = 0x20000000
@@ -22,7 +24,7 @@ COMMITMENT_TAG = bytes.fromhex("6a24aa21a9ed")
 def select(mempool: Mempool) -> list[bytes]:
     """The txids for the next block: best family feerate first, parents before their children."""
     chosen: dict[bytes, None] = {}
-    room = MAX_BLOCK_WEIGHT - RESERVED_WEIGHT
+    room, sigops_left = MAX_BLOCK_WEIGHT - RESERVED_WEIGHT, MAX_BLOCK_SIGOPS - RESERVED_SIGOPS
     queue = [(-_score(mempool, e.tx, chosen), e.sequence, e.tx.txid) for e in mempool]
     heapq.heapify(queue)
     while queue:
@@ -36,15 +38,23 @@ def select(mempool: Mempool) -> list[bytes]:
             continue
         family = (mempool.ancestors(tx) | {txid}) - chosen.keys()
         weight = sum(mempool.entries[member].tx.weight for member in family)
-        if -score < MIN_FEE_SAT_PER_KVB or weight > room:
+        sigops = sum(mempool.entries[member].sigops for member in family)
+        if -score < MIN_FEE_SAT_PER_KVB or weight > room or sigops > sigops_left:
             continue
         room -= weight
-        members = sorted(family, key=lambda member: len(mempool.ancestors(mempool.entries[member].tx)))
+        sigops_left -= sigops
+        members = sorted(family, key=lambda member: _place(mempool, member))
         chosen |= dict.fromkeys(members)
         for child in mempool.with_descendants(members) - chosen.keys():
             entry = mempool.entries[child]
             heapq.heappush(queue, (-_score(mempool, entry.tx, chosen), entry.sequence, child))
     return list(chosen)
+
+
+def _place(mempool: Mempool, txid: bytes) -> tuple[int, int]:
+    """Sorts parents before children; among equals, who came first."""
+    entry = mempool.entries[txid]
+    return len(mempool.ancestors(entry.tx)), entry.sequence
 
 
 def subsidy_sat(height: int) -> int:

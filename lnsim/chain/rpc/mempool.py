@@ -57,10 +57,10 @@ def testmempoolaccept(
         if isinstance(verdict, Rejected):
             reason = "missing-inputs" if verdict.reason == INPUTS_MISSING else verdict.reason
             entry |= {"allowed": False, "reject-reason": reason, "reject-details": str(verdict)}
-        elif verdict.fee_sat * 1000 > sat_of(maxfeerate) * tx.vsize:
+        elif verdict.fee_sat * 1000 > sat_of(maxfeerate) * verdict.vsize:
             entry |= {"allowed": False, "reject-reason": "max-fee-exceeded"}
         else:
-            entry |= {"allowed": True, "vsize": tx.vsize, "fees": {"base": amount(verdict.fee_sat)}}
+            entry |= {"allowed": True, "vsize": verdict.vsize, "fees": {"base": amount(verdict.fee_sat)}}
         shown.append(entry)
     return shown
 
@@ -174,7 +174,7 @@ def _check_burn(tx: ChainTransaction, most_sat: int) -> None:
 
 
 def _check_max_fee(found: Candidate, most_sat_per_kvb: int) -> None:
-    if most_sat_per_kvb and found.fee_sat * 1000 > most_sat_per_kvb * found.tx.vsize:
+    if most_sat_per_kvb and found.fee_sat * 1000 > most_sat_per_kvb * found.vsize:
         text = "Fee exceeds maximum configured by user (e.g. -maxtxfee, maxfeerate)"
         raise RpcError(VERIFY, text)
 
