@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Protocol
 
-from node.backend.block_follower import BlockFollower
+from node.backend.block_follower import BlockDisconnected, BlockFollower
 from node.backend.chain_client import BlockId, ChainClient, ChainUnavailable
 from node.backend.watches import (
     ConfirmWatch,
@@ -50,6 +50,7 @@ class ChainWatcher:
         self._unchecked: dict[Key, tuple[ConfirmWatch | SpendWatch, int]] = {}
         self._late: dict[Key, int] = {}
         self._cursor = start
+        self._ask_due = True  # whether the mempool may hold what no notice told us
         self._registered = asyncio.Event()
 
     @property
@@ -71,9 +72,14 @@ class ChainWatcher:
         """
         self._add(ConfirmWatch(key, min_depth, txid, script), since_height)
 
-    def watch_spent(self, key: Key, txid: bytes, vout: int, *, since_height: int) -> None:
-        """Tell who spends an output: when the mempool has it, and when a block has it."""
-        self._add(SpendWatch(key, (txid, vout)), since_height)
+    def watch_spent(
+        self, key: Key, txid: bytes, vout: int, *, since_height: int, mempool: bool = True
+    ) -> None:
+        """Tell who spends an output: when a block has it and, with `mempool`, also when the mempool has it.
+
+        Asking the mempool costs a request for every thousand such watches each time; blocks cost nothing more.
+        """
+        self._add(SpendWatch(key, (txid, vout), mempool), since_height)
 
     def forget(self, key: Key) -> None:
         for waiting in (self._new, self._unchecked, self._late):
@@ -105,12 +111,15 @@ class ChainWatcher:
         async for news in self._admit():
             yield news
         async for event in self._follower.advance():
+            self._ask_due |= isinstance(event, BlockDisconnected)
             for news in self._step(event):
                 yield news
             async for news in self._admit():
                 yield news
-        for news in await self._ask_mempool():
-            yield news
+        if self._ask_due:
+            for news in await self._ask_mempool():
+                yield news
+            self._ask_due = False
 
     async def _admit(self) -> AsyncIterator[News]:
         """Register what is new and look at the blocks that it came too late for; goes on where it broke off."""
@@ -128,6 +137,7 @@ class ChainWatcher:
                 self._registered.clear()
                 self._cursor = self.tip
                 self._step(Register(tuple(watch for watch, _ in self._unchecked.values())))
+                self._ask_due = True
 
     async def _look_back(self) -> list[News]:
         """Look at one block of our past, from the tip down; by parents, so that it is our own branch."""
@@ -185,6 +195,7 @@ class ChainWatcher:
                     return news
         finally:
             registered.cancel()
+        self._ask_due |= loop.time() >= deadline_s
         return []
 
     def _see(self, raw: bytes) -> list[News]:

@@ -31,6 +31,7 @@ class ConfirmWatch(Struct, frozen=True):
 class SpendWatch(Struct, frozen=True):
     key: Key
     outpoint: Outpoint
+    mempool: bool = True  # whether an unconfirmed spend is of interest
     spender: bytes | None = None  # the txid
     height: int | None = None
 
@@ -117,8 +118,8 @@ class Watches(Struct, frozen=True):
 
     @property
     def unconfirmed_spends(self) -> dict[Outpoint, bytes | None]:
-        """The watched outpoints that no block spends, with the mempool's spender where we know one."""
-        return {w.outpoint: w.spender for w in self.spends.values() if w.height is None}
+        """What to ask the mempool for: outpoints that no block spends, and the spender that we know of."""
+        return {w.outpoint: w.spender for w in self.spends.values() if w.mempool and w.height is None}
 
 
 def step(watches: Watches, event: Event) -> tuple[Watches, tuple[News, ...]]:
@@ -206,11 +207,11 @@ def _match_confirms(
     if watches.by_script:
         for output in tx.outputs:
             keys |= watches.by_script.get(output.script, frozenset())
-    fresh = {k for k in _allowed(keys, only) if watches.confirms[k].found is None}
+    fresh = [k for k in _allowed(keys, only) if watches.confirms[k].found is None]
     if not fresh:
         return watches
     found = {k: replace(watches.confirms[k], found=place) for k in fresh}
-    return replace(watches, confirms={**watches.confirms, **found}, shallow=watches.shallow | fresh)
+    return replace(watches, confirms={**watches.confirms, **found}, shallow=watches.shallow.union(fresh))
 
 
 def _match_spends(
@@ -220,8 +221,8 @@ def _match_spends(
     for i in tx.inputs:
         for key in _allowed(watches.by_outpoint.get(i.outpoint, frozenset()), only):
             watch = watches.spends[key]
-            is_news = watch.height is None and (height is not None or watch.spender != tx.txid)
-            if is_news:
+            unconfirmed_news = watch.mempool and watch.spender != tx.txid
+            if watch.height is None and (height is not None or unconfirmed_news):
                 found[key] = replace(watch, spender=tx.txid, height=height)
     if not found:
         return watches, ()
@@ -262,8 +263,9 @@ def _undo(watches: Watches, height: int) -> tuple[Watches, tuple[News, ...]]:
     return after, tuple(news)
 
 
-def _allowed(keys: frozenset[Key], only: frozenset[Key] | None) -> frozenset[Key]:
-    return keys if only is None else keys & only
+def _allowed(keys: frozenset[Key], only: frozenset[Key] | None) -> list[Key]:
+    """In an order that is the same in every run."""
+    return sorted(keys if only is None else keys & only, key=repr) if keys else []
 
 
 K = TypeVar("K")
