@@ -289,3 +289,18 @@ def test_amounts_are_exact():
         assert sat_of(amount(sat)) == sat
         assert sat_of(str(amount(sat))) == sat
         assert sat_of(Decimal(repr(float(amount(sat))))) == sat
+
+
+async def test_a_partially_signed_transaction(rpc):
+    address = await rpc("getnewaddress")
+    made = await rpc("walletcreatefundedpsbt", [], {address: 2}, 0, {"lockUnspents": True, "fee_rate": 3})
+    assert not (await rpc("walletprocesspsbt", made["psbt"], False))["complete"]
+    half = await rpc("walletprocesspsbt", made["psbt"], True, "ALL", True, False)
+    assert not half["complete"]
+    combined = await rpc("combinepsbt", [made["psbt"], half["psbt"]])
+    done = await rpc("finalizepsbt", combined)
+    assert done["complete"]
+    assert done["hex"] == (await rpc("walletprocesspsbt", made["psbt"]))["hex"]
+    assert (await rpc("testmempoolaccept", [done["hex"]]))[0]["fees"]["base"] == made["fee"]
+    await rpc("sendrawtransaction", done["hex"])
+    assert await rpc.code("finalizepsbt", "nonsense") == -22

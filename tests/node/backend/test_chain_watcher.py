@@ -326,3 +326,13 @@ async def test_lookup_of_a_channel(node):
     node.chain.invalidate(node.chain.ledger.active[111])
     node.chain.mine(node.miner_script, raws=[])
     assert await lookup.lookup_channel(scid) is None
+
+
+async def test_a_watch_may_leave_the_mempool_alone(node):
+    _, made = await funded(node)
+    watch = Watch(node, hints=node.hints())
+    outpoint = parse_transaction(made.tx).inputs[0].outpoint
+    watch.watcher.watch_spent("public", *outpoint, since_height=111, mempool=False)
+    await funded(node)
+    node.mine()
+    assert (await watch.next()).height == 111
