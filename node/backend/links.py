@@ -1,7 +1,7 @@
 """The backend's end of the link: takes frontends in, and turns their frames into calls."""
 
 import asyncio
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, cast
 
 from node.backend.handshakes import Handshakes
 from node.backend.session import Session, SessionState
@@ -91,7 +91,8 @@ class FrontendLink(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports are not asyncio's subclasses
+        transport = cast(asyncio.Transport, transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=1 << 20)
 

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator
 from enum import Enum
 from itertools import islice
-from typing import Protocol
+from typing import Protocol, cast
 
 from node.errors import MalformedMessage, PeerFault
 from node.link.flow import ReceiveWindow, SendWindow
@@ -133,7 +133,8 @@ class PeerConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports are not asyncio's subclasses
+        transport = cast(asyncio.Transport, transport)
         self._socket = transport
         peername = transport.get_extra_info("peername")
         if not self.address and isinstance(peername, tuple):

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Protocol, assert_never
+from typing import Protocol, assert_never, cast
 
 from node.errors import MalformedMessage
 from node.frontend.connection import Hold, PeerConnection
@@ -90,7 +90,8 @@ class Uplink(asyncio.Protocol):
             await asyncio.sleep(pause_s * (0.5 + self._runtime.random.random()))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports are not asyncio's subclasses
+        transport = cast(asyncio.Transport, transport)
         self._transport = transport
         self.heard_s = self._runtime.monotonic()
         hello = Hello(
