@@ -22,6 +22,7 @@ MAX_PUBLISH_BLOCKS = 2_016  # a transaction that the chain refuses for two weeks
 FEE_TARGET_BLOCKS = 6
 FEE_CHANGE = 1.25  # an update_fee is worth its commitment when the rate is off by this factor
 ANCHOR_FEERATE_PER_KW = 2_500  # enough to be relayed; anchors bring the rest when it is needed
+MIN_FEERATE_PER_KW = 253  # what nodes relay, one satoshi a virtual byte, after their rounding of weights
 ALREADY_IN_CHAIN = -27
 
 FUNDING, SPENDING, PUBLIC = b"funding", b"spending", b"public"
@@ -136,7 +137,7 @@ class ChainDesk:
             estimate = await self._client.fee_estimate(FEE_TARGET_BLOCKS)
         except ChainUnavailable:
             return
-        self.feerate_per_kw = estimate or self._default_feerate_per_kw
+        self.feerate_per_kw = max(estimate or self._default_feerate_per_kw, MIN_FEERATE_PER_KW)
         for record in list(self._channels.by_id.values()):
             channel = record.channel
             if not channel.is_opener or channel.local_commit is None or channel.phase in ENDED:
