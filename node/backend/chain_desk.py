@@ -23,6 +23,7 @@ FEE_TARGET_BLOCKS = 6
 FEE_CHANGE = 1.25  # an update_fee is worth its commitment when the rate is off by this factor
 ANCHOR_FEERATE_PER_KW = 2_500  # enough to be relayed; anchors bring the rest when it is needed
 MIN_FEERATE_PER_KW = 253  # what nodes relay, one satoshi a virtual byte, after their rounding of weights
+FLOOR_FEERATE_PER_KW = 253  # Bitcoin Core's relay minimum, rounded up: peers refuse less
 ALREADY_IN_CHAIN = -27
 
 FUNDING, SPENDING, PUBLIC = b"funding", b"spending", b"public"

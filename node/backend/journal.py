@@ -52,12 +52,17 @@ class Journal:
         self._batch = _Batch()
         self._wake = asyncio.Event()
         self._closing: list[Thunk] = []
+        self._closed: list[Thunk] = []
         self._idle = asyncio.Event()
         self._idle.set()
 
     def before_commit(self, hook: Thunk) -> None:
         """Run `hook` each time a transaction is about to be closed; what it adds still goes in."""
         self._closing.append(hook)
+
+    def after_commit(self, hook: Thunk) -> None:
+        """Run `hook` each time a transaction is durable and its outputs are released."""
+        self._closed.append(hook)
 
     def store(self, value: Storable) -> None:
         self._batch.storables[value] = None
@@ -94,14 +99,14 @@ class Journal:
         """Commit for ever. An exception of the store ends the backend: without it nothing may be promised."""
         while True:
             await self._wake.wait()
-            self._wake.clear()
             for hook in self._closing:
                 hook()
+            self._wake.clear()
             batch, self._batch = self._batch, _Batch()
             if not batch.is_empty:
                 statements = batch.statements()
                 await self._runtime.run_blocking("store", partial(self._store.commit, statements))
-            for output in (*batch.outputs, *batch.publishes, *batch.replies):
+            for output in (*batch.outputs, *batch.publishes, *batch.replies, *self._closed):
                 output()
             if not self._wake.is_set():
                 self._idle.set()

@@ -1,7 +1,7 @@
 """The backend's end of the link: takes frontends in, and turns their frames into calls."""
 
 import asyncio
-from typing import Protocol, assert_never, cast
+from typing import Protocol, assert_never, cast, cast
 
 from node.backend.handshakes import Handshakes
 from node.backend.session import Session, SessionState
@@ -94,7 +94,7 @@ class FrontendLink(asyncio.Protocol):
         # uvloop's transports are not asyncio's subclasses
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
-        transport.set_write_buffer_limits(high=1 << 20)
+        self._transport.set_write_buffer_limits(high=1 << 20)
 
     def data_received(self, data: bytes) -> None:
         self.heard_s = self._runtime.monotonic()

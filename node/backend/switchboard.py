@@ -80,7 +80,7 @@ class Switchboard:
         self._strangers: dict[bytes, None] = {}  # connected peers without channels, oldest first
         self.opener: Opener
         self.gossip: GossipOffice
-        journal.before_commit(lambda: journal.send(self._flush_acks))
+        journal.after_commit(self._flush_acks)
 
     # sessions
 

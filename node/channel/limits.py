@@ -135,7 +135,9 @@ def check_received_feerate(ch: Channel, feerate_per_kw: int, policy: Policy) -> 
     if view.remote_msat - reserve_msat < views.cost_msat(ch, feerate_per_kw, view.untrimmed_count):
         raise PeerFault(f"the peer cannot afford fee rate {feerate_per_kw}")
     if rising:
-        remote_view = views.recounted(ch, feerate_per_kw, local=False)
+        # what we offered and the opener had not heard of cannot be held against it
+        known = views.ACKNOWLEDGED
+        remote_view = views.recounted(ch, feerate_per_kw, local=False, states=known)
         if _dust_grows_beyond(ch, view, policy, local=True) or _dust_grows_beyond(
             ch, remote_view, policy, local=False
         ):

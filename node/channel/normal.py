@@ -209,8 +209,12 @@ def update_fee(ch: Channel, event: UpdateFee, policy: Policy) -> tuple[Channel, 
 
 
 def _is_settled_for_close(ch: Channel) -> bool:
-    """BOLT 2, shutdown: no update follows once it is sent and nothing is left to clear."""
-    return ch.closing is not None and ch.closing.shutdown_sent and not ch.offered and not ch.received
+    """BOLT 2, shutdown: no update may follow once nothing is left to clear, as the peer may see it already."""
+    return (
+        ch.closing is not None
+        and all(h.state > State.COMMITTED for h in ch.offered.values())
+        and all(h.state > State.COMMITTED for h in ch.received.values())
+    )
 
 
 def receive_update_fee(ch: Channel, message: bolt2.UpdateFee, policy: Policy) -> tuple[Channel, Effects]:

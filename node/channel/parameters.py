@@ -10,7 +10,6 @@ class Negotiated(Struct, frozen=True):
 
     static_remotekey: bool = True
     anchors: bool = True
-    channel_type: bool = True
     scid_alias: bool = False
     large_channel: bool = False
     upfront_shutdown_script: bool = False
@@ -28,7 +27,6 @@ def negotiated(ours: Features, theirs: Features) -> Negotiated:
     return Negotiated(
         static_remotekey=both(Feature.OPTION_STATIC_REMOTEKEY),
         anchors=both(Feature.OPTION_ANCHORS),
-        channel_type=both(Feature.OPTION_CHANNEL_TYPE),
         scid_alias=both(Feature.OPTION_SCID_ALIAS),
         large_channel=both(Feature.OPTION_SUPPORT_LARGE_CHANNEL),
         upfront_shutdown_script=both(Feature.OPTION_UPFRONT_SHUTDOWN_SCRIPT),

@@ -15,6 +15,8 @@ NEXT = (range(State.ADD_SENT, State.REMOVE_REVOKED), range(State.ADD_REVOKED, St
 SIGNED = (range(State.ADD_SIGNED, State.REMOVE_ACK_SIGNED), range(State.ADD_ACK_SIGNED, State.REMOVE_SIGNED))
 # ... and of the commitment that the newest signature of the other side does not replace yet
 UNREVOKED = (range(State.ADD_REVOKED, State.REMOVED), range(State.COMMITTED, State.REMOVE_REVOKED))
+# ... and of the next commitment, as far as the one who signs it has acknowledged that it will hold them
+ACKNOWLEDGED = (range(State.ADD_REVOKED, State.REMOVE_REVOKED), NEXT[1])
 
 
 def next_feerate(ch: Channel, *, local: bool) -> int:
@@ -96,10 +98,10 @@ def select(ch: Channel, states: tuple[range, range], *, local: bool) -> tuple[li
     )
 
 
-def recounted(ch: Channel, feerate_per_kw: int, *, local: bool) -> View:
+def recounted(ch: Channel, feerate_per_kw: int, *, local: bool, states: tuple[range, range] = NEXT) -> View:
     """The view of one side with what is trimmed, and what is exposed to that, at this fee rate."""
     limits = dust(ch, local=local, feerate_per_kw=feerate_per_kw)
-    offered, received = select(ch, NEXT, local=local)
+    offered, received = select(ch, states, local=local)
     view = ch.local_view if local else ch.remote_view
     return replace(
         view,

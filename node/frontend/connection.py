@@ -139,11 +139,11 @@ class PeerConnection(asyncio.Protocol):
         peername = transport.get_extra_info("peername")
         if not self.address and isinstance(peername, tuple):
             self.address = join_address(str(peername[0]), int(peername[1]))
-        transport.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
+        self._socket.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
         if not self._house.opened(self):
             self.close("no room")
         elif self._out:
-            transport.write(self._out.pop())
+            self._socket.write(self._out.pop())
 
     def data_received(self, data: bytes) -> None:
         if self.ended:
