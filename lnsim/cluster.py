@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +26,16 @@ class Cluster:
     """The processes of one run. `start`, use, `stop`; every name of a process is a key of `supervisor.children`."""
 
     def __init__(
-        self, directory: Path, frontends: int, peers: list[str], report: Callable[[str, str], None]
+        self,
+        directory: Path,
+        frontends: int,
+        peers: list[str],
+        report: Callable[[str, str], None],
+        channels: Mapping[str, Any] | None = None,
     ) -> None:
+        """`channels` is that section of every node's configuration."""
         self.directory = directory
+        self._channels = dict(channels or {})
         self.supervisor = Supervisor(directory, report)
         self.frontends = [f"f{number}" for number in range(1, frontends + 1)]
         self.peers = [Peer(name) for name in peers]
@@ -100,6 +107,7 @@ class Cluster:
             "flush_interval_s": FLUSH_INTERVAL_S,
             "announce_addresses": [self.address],
             "bitcoind": bitcoind_config(self.endpoint, HUB),
+            "channels": self._channels,
             "log": {"level": "warning"},
         }
         argv = [*command("lnnode"), "backend", self._write("backend", config)]
@@ -118,7 +126,9 @@ class Cluster:
         await self.supervisor.start(name, argv, restart=True)
 
     async def _begin(self, peer: Peer) -> None:
-        await peer.begin(peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S))
+        config = peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S)
+        config["backend"]["channels"] = self._channels
+        await peer.begin(config)
 
     def _write(self, name: str, config: dict[str, Any]) -> str:
         path = self.directory / f"{name}.yaml"

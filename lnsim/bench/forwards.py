@@ -1,0 +1,114 @@
+"""Forwarding: payer, our cluster and payee, three nodes that each sync every promise to the disk."""
+
+from typing import Any
+
+from msgspec import Struct
+
+from lnsim.bench.loop import run as run_loop
+from lnsim.bench.measure import percentile
+from lnsim.bench.plan import Plan
+from lnsim.cluster import DEPTH, Cluster, wait_until
+from lnsim.cluster_peer import Peer
+
+FRONTENDS = 2
+SLOTS = 483  # BOLT 2: most HTLCs that one side may offer
+CAPACITY_SAT = 16_000_000
+AMOUNT_MSAT = (
+    1_000_000  # 1,000 sat: above every dust limit, so each HTLC has an output, a script and a signature
+)
+SETTLE_TIMEOUT_S = 60.0
+PAYMENT_TIMEOUT_S = 60.0
+WARM_UP_S = 1.0
+
+Figures = dict[str, Any]
+
+
+class Meter(Struct, frozen=True):
+    """What the backend has spent so far."""
+
+    cpu_s: float
+    commits: int
+
+
+def run(plan: Plan) -> Figures:
+    """For each number of payments in flight: what a payer gets, and what a forward costs our backend.
+
+    Payer and payee are standalone nodes in processes of their own; between them a backend and two frontends, one peer
+    on each. All three nodes write to SQLite on disk, WAL with synchronous=FULL. One channel on either side with all
+    483 slots, anchor type; 1,000 sat each way, never dust. A payer's latency runs from starting the payment (route
+    finding included) to its being settled. CPU is that of the backend process alone, user and system; fsyncs are its
+    transactions, one sync of the write-ahead log each.
+    """
+    return run_loop(_run(plan))
+
+
+async def _run(plan: Plan) -> Figures:
+    directory = plan.scratch("forwards")
+    channels = {"max_accepted_htlcs": SLOTS}
+    cluster = Cluster(directory, FRONTENDS, ["payer", "payee"], _ignore, channels=channels)
+    try:
+        await cluster.start()
+        payer, payee = cluster.peers
+        await _open_channels(cluster, payer, payee)
+        await _load(payer, payee, in_flight=1, seconds=WARM_UP_S)
+        return {
+            str(in_flight): await _measure(cluster, payer, payee, in_flight, plan.seconds)
+            for in_flight in plan.in_flight
+        }
+    finally:
+        await cluster.stop()
+
+
+def _ignore(kind: str, text: str) -> None:
+    """Whatever goes wrong shows in the figures' absence."""
+
+
+async def _open_channels(cluster: Cluster, payer: Peer, payee: Peer) -> None:
+    """The hub dials both, each through the frontend that has fewer sessions; then a channel on either side."""
+    hub = cluster.api
+    for peer in (payer, payee):
+        await hub.call("connect", node_id=peer.node_id, address=peer.address)
+    await payer.call("open", node_id=cluster.node_id, funding_sat=CAPACITY_SAT, channel_type="anchors")
+    await hub.call("open", node_id=payee.node_id, funding_sat=CAPACITY_SAT, channel_type="anchors")
+    await cluster.mine(DEPTH)
+
+    async def usable() -> bool:
+        known = (await payer.call("getinfo"))["graph"]["channels"]
+        found = [*await hub.call("channels"), *await payer.call("channels"), *await payee.call("channels")]
+        return known >= 2 and len(found) == 4 and all(channel["usable"] for channel in found)
+
+    await wait_until(usable, SETTLE_TIMEOUT_S, "both channels usable and announced")
+
+
+async def _load(payer: Peer, payee: Peer, *, in_flight: int, seconds: float) -> Figures:
+    result: Figures = await payer.call(
+        "load",
+        to=[payee.node_id],
+        amount_msat=[AMOUNT_MSAT, AMOUNT_MSAT],
+        in_flight=in_flight,
+        for_s=seconds,
+        timeout_s=PAYMENT_TIMEOUT_S,
+    )
+    assert result["settled"] > 0, f"no payment settled: {result['reasons']}"
+    assert result["failed"] == 0, f"payments failed: {result['reasons']}"
+    return result
+
+
+async def _measure(cluster: Cluster, payer: Peer, payee: Peer, in_flight: int, seconds: float) -> Figures:
+    before = await _meter(cluster)
+    result = await _load(payer, payee, in_flight=in_flight, seconds=seconds)
+    after = await _meter(cluster)
+    settled = result["settled"]
+    latencies_us = result["latencies_us"]
+    return {
+        "settled_per_s": settled / result["duration_s"],
+        "p50_ms": percentile(latencies_us, 0.5) / 1_000,
+        "p99_ms": percentile(latencies_us, 0.99) / 1_000,
+        "backend_cpu_ms": (after.cpu_s - before.cpu_s) / settled * 1_000,
+        "fsyncs": (after.commits - before.commits) / settled,
+    }
+
+
+async def _meter(cluster: Cluster) -> Meter:
+    commits = (await cluster.api.call("getinfo"))["store"]["commits"]
+    return Meter(cluster.supervisor.children["backend"].usage().cpu_s, commits)
