@@ -76,6 +76,19 @@ def test_a_close_waits_for_htlcs_and_takes_no_new_ones(features):
     assert alice.told(fx.HtlcFulfilled)
 
 
+def test_no_fee_update_crosses_the_revocation_that_clears_the_channel():
+    pair = Pair().ready()
+    htlc_id = pair.add(pair.alice)
+    pair.settle()
+    pair.alice.do(Shutdown(5, b"", FEERATES))
+    pair.settle()
+    pair.fulfill(pair.bob, htlc_id)
+    pair.settle(until=lambda: pair.alice.channel.remote_next is not None)
+    assert pair.alice.do(UpdateFee(3_000)) == ()
+    pair.settle()
+    assert phases(pair) == [Phase.CLOSING] * 2
+
+
 def test_shutdown_waits_until_our_updates_are_signed():
     pair = Pair().ready()
     pair.auto_sign = False

@@ -231,7 +231,7 @@ def test_a_wallet_that_makes_another_output_is_not_trusted():
     pair = Pair().open()
     pair.settle(until=lambda: pair.transcript == ["alice: OpenChannel"])
     accept = pair.bob.sent(bolt2.AcceptChannel)[0]
-    pair.alice.take = lambda effects: pair.alice.log.extend(effects)
+    pair.alice.take = pair.alice.log.extend
     pair.alice.do(Received(accept))
     before = pair.alice.channel
     assert before.phase is Phase.FUNDING_TX
