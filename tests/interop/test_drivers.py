@@ -118,6 +118,33 @@ async def test_ldk_force_closes_and_sweeps(chain, ldk, anchors):
     await alice.event("broadcast")
 
 
+@pytest.mark.parametrize("anchors", [True, False], ids=["anchors", "static_remotekey"])
+@pytest.mark.parametrize("claimed", [True, False], ids=["preimage", "timeout"])
+async def test_ldk_resolves_an_htlc_on_chain(chain, ldk, anchors, claimed):
+    """Whoever publishes the commitment needs the second-stage transaction: success for bob, timeout for alice."""
+    alice, bob = await ldk("alice", anchors=anchors), await ldk("bob", anchors=anchors)
+    channel = await joined(chain, alice, bob)
+    await bob.hold()
+    invoice = await bob.invoice(100_000_000)
+    path = [hop(bob.node_id, channel.short_channel_id, 100_000_000, FINAL_DELTA)]
+    sent = await alice.do("pay_route", bolt11=invoice, paths=[path])
+    await bob.event("payment_claimable", payment_hash=sent["payment_hash"])
+    closer = bob if claimed else alice
+    await closer.close(channel.channel_id, force=True)
+    await closer.event("broadcast")
+    if claimed:
+        await bob.do("claim", payment_hash=sent["payment_hash"])
+    await chain.mine(1 if claimed else FINAL_DELTA + 3, alice, bob)
+    second_stage = await closer.event("broadcast")
+    assert second_stage["txid"] in await chain.mempool()
+    await chain.mine(6, alice, bob)
+    if claimed:
+        await alice.outcome(sent)
+    else:
+        with pytest.raises(PaymentFailed):
+            await alice.outcome(sent)
+
+
 async def test_ldk_follows_a_reorganisation(chain, ldk):
     alice, bob = await ldk("alice"), await ldk("bob")
     await joined(chain, alice, bob)

@@ -12,6 +12,7 @@ console.log = console.error;
 const ldk = await import("lightningdevkit");
 const { NodeLDKNet } = await import("lightningdevkit-node-net");
 const { BlockFeed, Rpc, hex, unhex } = await import("./chain.mjs");
+const { resolve_htlcs } = await import("./bump.mjs");
 const { describe_channel, describe_event, describe_graph, must, some } = await import("./describe.mjs");
 
 const OPTIONS = {
@@ -50,6 +51,7 @@ const rpc = new Rpc(options.rpc);
 const later = []; // what a callback of LDK wants done: LDK must not be called from inside its own callbacks
 const held = new Map(); // payment hash -> preimage, of claimable payments that wait for "claim" or "fail"
 const routes = new Map(); // payment hash -> hand-made route
+const resolved = new Set(); // claims on HTLCs that we have made a transaction for
 const onion_errors = []; // failure codes as LDK logged them: its events do not carry them
 let hold = false;
 let announced = false;
@@ -209,8 +211,16 @@ async function react(event) {
     held.set(hex(event.payment_hash), preimage);
   }
   if (event instanceof ldk.Event_SpendableOutputs) return sweep(event.outputs);
+  if (event instanceof ldk.Event_BumpTransaction) return bump(event.bump_transaction);
+}
+
+async function bump(wanted) {
   // The commitment pays its own way at our chain's feerates, so it needs no child to be mined.
-  if (event.bump_transaction instanceof ldk.BumpTransactionEvent_ChannelClose) return broadcast(hex(event.bump_transaction.commitment_tx));
+  if (wanted instanceof ldk.BumpTransactionEvent_ChannelClose) return broadcast(hex(wanted.commitment_tx));
+  const claim = hex(wanted.claim_id);
+  if (resolved.has(claim)) return; // LDK asks again with every few blocks, to raise the fee
+  resolved.add(claim);
+  await broadcast(await resolve_htlcs(wanted, rpc, keys.as_SignerProvider()));
 }
 
 async function fund({ temporary_channel_id, counterparty_node_id, channel_value_satoshis, output_script }) {
