@@ -1,7 +1,6 @@
 """A backend and one frontend in one process: a node for one machine, and what every simulated peer with channels is."""
 
 import asyncio
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from node.backend.backend import Backend
@@ -15,18 +14,11 @@ from node.errors import Refused
 from node.frontend.frontend import Frontend
 from node.runtime.config import BackendConfig, BitcoindConfig, FrontendConfig, StandaloneConfig
 from node.runtime.http_client import HttpClient
+from node.runtime.release import release
 from node.runtime.runtime import Runtime
 
 DATABASE = "lnnode.sqlite"
 START_TIMEOUT_S = 30.0
-
-
-def release() -> str:
-    """The installed version."""
-    try:
-        return version("lnsim")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def chain_client(config: BitcoindConfig) -> tuple[ChainClient, HttpClient]:

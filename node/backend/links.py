@@ -1,7 +1,7 @@
 """The backend's end of the link: takes frontends in, and turns their frames into calls."""
 
 import asyncio
-from typing import Protocol, assert_never, cast, cast
+from typing import Protocol, assert_never, cast
 
 from node.backend.handshakes import Handshakes
 from node.backend.session import Session, SessionState

@@ -216,6 +216,9 @@ class Channel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     remote_alias: int | None = None
     remote_announcement: tuple[bytes, bytes] | None = None  # node signature, bitcoin signature
     announcement_sent: bool = False  # our announcement_signatures, since the last reconnection
+    early_announcement: tuple[int, bytes, bytes] | None = (
+        None  # theirs, before the channel was as deep for us
+    )
 
     # the end
     closing: Closing | None = None

@@ -33,6 +33,12 @@ def proceed(ch: Channel, keys: ChannelKeys, policy: Policy) -> tuple[Channel, Ef
     if _may_announce(ch, policy) and not ch.announcement_sent and ch.remote_announcement is None:
         ch, more = _send_signatures(ch, keys)
         effects += more
+    if _may_announce(ch, policy) and ch.early_announcement is not None:
+        message = AnnouncementSignatures(ch.channel_id, *ch.early_announcement)
+        ch, more = receive_announcement_signatures(
+            replace(ch, early_announcement=None), message, keys, policy
+        )
+        effects += more
     return ch, effects
 
 
@@ -81,9 +87,12 @@ def _send_signatures(ch: Channel, keys: ChannelKeys) -> tuple[Channel, Effects]:
 def receive_announcement_signatures(
     ch: Channel, message: AnnouncementSignatures, keys: ChannelKeys, policy: Policy
 ) -> tuple[Channel, Effects]:
-    """Complete the announcement, or wait for the peer's signatures again where we are not as far."""
-    if not ch.announce or not _may_announce(ch, policy):
-        return ch, ()  # sent again when we send ours after a reconnection
+    """Complete the announcement, or keep the peer's signatures until we are as far."""
+    if not ch.announce:
+        return ch, ()
+    if not _may_announce(ch, policy):  # not stored: after a reconnection they come again
+        early = (message.short_channel_id, message.node_signature, message.bitcoin_signature)
+        return replace(ch, early_announcement=early), ()
     if message.short_channel_id != ch.short_channel_id:
         return warn(ch, "announcement_signatures for another short_channel_id")
     digest = _digest(_announcement(ch, (bytes(64),) * 2, (bytes(64),) * 2))

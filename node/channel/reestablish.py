@@ -27,7 +27,7 @@ def disconnected(ch: Channel) -> tuple[Channel, Effects]:
     if ch.phase in ENDED:
         return replace(ch, link=Link.OFFLINE), ()
     after, dropped = forget_uncommitted(ch)
-    after = replace(after, link=Link.OFFLINE, announcement_sent=False)
+    after = replace(after, link=Link.OFFLINE, announcement_sent=False, early_announcement=None)
     if after.closing is not None:
         phase = Phase.SHUTTING_DOWN if after.phase is Phase.NEGOTIATING else after.phase
         after = replace(after, phase=phase, closing=reconnected(after.closing))

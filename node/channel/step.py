@@ -11,13 +11,12 @@ from node.channel import (
     closing,
     closing_legacy,
     closing_simple,
-    commitments,
     events,
     normal,
     opening,
     ready,
 )
-from node.channel.effects import Effect, Effects, HtlcFulfilled, HtlcReady, Publish, Reply, Send, WatchFunding
+from node.channel.effects import Effects, HtlcReady, Reply, Send
 from node.channel.failing import error, fail, force_close, forget, receive_error, warn
 from node.channel.model import (
     ENDED,
@@ -28,7 +27,6 @@ from node.channel.model import (
     Fulfilled,
     Link,
     Malformed,
-    Phase,
     State,
 )
 from node.channel.parameters import Policy
@@ -55,27 +53,8 @@ def step(ch: Channel, event: events.Event, keys: ChannelKeys, policy: Policy) ->
     return after, effects
 
 
-def resume(ch: Channel, keys: ChannelKeys) -> Effects:
-    """After a restart: what the backend may have been told and lost. Being told twice must do no harm."""
-    effects: list[Effect] = []
-    if ch.funding is not None and ch.phase not in {Phase.CLOSED, Phase.FORGOTTEN}:
-        effects.append(WatchFunding(ch.funding.txid, ch.funding.output_index))
-        if ch.is_opener and ch.funding.tx:
-            effects.append(Publish(ch.funding.tx, "funding"))
-    if ch.spent is None and ch.phase is Phase.CLOSING and ch.closing is not None:
-        effects += [Publish(tx, "mutual close") for tx in ch.closing.txs]
-    if ch.spent is None and ch.phase is Phase.FORCE_CLOSED:
-        effects.append(Publish(commitments.published(ch, keys), "commitment"))
-    effects += [
-        HtlcFulfilled(htlc.id, htlc.resolution.preimage)
-        for htlc in ch.offered.values()
-        if isinstance(htlc.resolution, Fulfilled)
-    ]
-    return (*effects, *pending_ready(ch))
-
-
 def pending_ready(ch: Channel) -> Effects:
-    """The received HTLCs that no Taken followed, to be decided again."""
+    """After a restart: the received HTLCs that no Taken followed, to be decided again."""
     return tuple(
         HtlcReady(htlc)
         for htlc in ch.received.values()

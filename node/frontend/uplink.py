@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable
-from typing import Protocol, assert_never, cast, cast
+from typing import Protocol, assert_never, cast
 
 from node.errors import MalformedMessage
 from node.frontend.connection import Hold, PeerConnection
