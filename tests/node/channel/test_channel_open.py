@@ -322,6 +322,24 @@ def test_announcement_signatures_that_do_not_verify_are_warned_of():
         assert alice.channel.remote_announcement is None
 
 
+def test_announcement_signatures_of_a_peer_that_saw_the_blocks_first_are_kept():
+    pair = Pair().open(announce=True)
+    pair.settle()
+    for end in pair.ends:
+        channel = end.channel
+        end.do(FundingConfirmed(HEIGHT + 1, 7, output_script(channel), channel.funding_sat))
+        end.do(Block(HEIGHT + 5))
+    pair.settle()
+    alice, bob = pair.ends
+    alice.do(Block(HEIGHT + 6))
+    pair.settle()
+    assert alice.sent(AnnouncementSignatures)
+    assert not bob.told(fx.Announce)
+    bob.do(Block(HEIGHT + 6))
+    pair.settle()
+    assert [len(end.told(fx.Announce)) for end in pair.ends] == [1, 1]
+
+
 def test_an_unfunded_channel_is_forgotten_with_its_connection():
     pair = Pair().open()
     effects = pair.alice.do(Disconnected())
