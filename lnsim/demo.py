@@ -18,6 +18,7 @@ from lnsim.demo_state import HUB, RUNNING, Scene
 from lnsim.demo_traffic import PAYMENT_TIMEOUT_S, Plan, Traffic
 from lnsim.peer_load import percentile
 
+BLOCK_S = 10.0
 KILLABLE = "say frontend, f1, f2 ... or backend"
 
 
@@ -86,14 +87,20 @@ class Demo:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         faults = [asyncio.create_task(self._later(each)) for each in self._options.faults]
-        paying = asyncio.create_task(traffic.run(), name="traffic")
+        work = [asyncio.create_task(traffic.run()), asyncio.create_task(self._mine())]
         try:
-            await self._until_stopped(_sleep(self._options.for_s), [*background, paying])
+            await self._until_stopped(_sleep(self._options.for_s), [*background, *work])
         finally:
-            await _cancel([paying, *faults])
+            await _cancel([*work, *faults])
             self._paid_s = loop.time() - began_s
         self._monitor.phase = "settling what is in flight"
         await traffic.drain(PAYMENT_TIMEOUT_S)
+
+    async def _mine(self) -> None:
+        """A block now and then, so that the channels of guests are confirmed too."""
+        while True:
+            await asyncio.sleep(BLOCK_S)
+            self._say("info", f"block {await self._cluster.mine(1)}")
 
     async def _check(self, nodes: dict[str, Node], before: Books) -> Verdict:
         assert self._traffic is not None
@@ -145,8 +152,11 @@ class Demo:
         if children[what].pid is None:
             raise BadArgument(f"{what} is down already")
         children[what].kill()
-        lost = f", {states[what].sessions} sessions cut" if what in states else ""
+        sessions = states[what].sessions if what in states else 0
+        lost = f", {sessions} sessions cut" if what in states else ""
         self._say("bad", f"{what} killed{lost}")
+        if what in states:
+            self._monitor.cut(what)
         return what
 
     async def _later(self, each: Fault) -> None:

@@ -1,10 +1,13 @@
 """Watches a running demo: asks the backend, measures processes, and keeps what the picture is drawn from."""
 
 import asyncio
+import contextlib
 import time
 from collections import Counter, deque
 from itertools import groupby
 from typing import Any
+
+import msgspec
 
 from lnsim.api_client import CallFailed
 from lnsim.cluster import Cluster
@@ -23,7 +26,9 @@ from lnsim.demo_traffic import Outcome, Traffic
 from lnsim.peer_load import percentile
 
 TICK_S = 0.5
+QUICK_LOOKS = 5  # within a tick, while somebody is away: how long that takes is worth knowing
 MAX_NOTES = 200
+MAX_GUESTS = 3  # more would not fit the picture
 MAX_HISTORY = 600  # ticks of the sparkline
 PULSE_S = 1.6  # how long a payment is drawn, much longer than it takes
 PULSES_PER_S = 7  # more would be a swarm, not a picture
@@ -42,11 +47,13 @@ class Monitor:
         }
         self.store_commits = 0
         self.carried: Counter[str] = Counter()  # payments settled, by the frontends of those who took part
-        self.ever_left: dict[str, float] = {}  # peers without a session, since when
         self._cluster = cluster
         self._seed = seed
         self._began_s = time.monotonic()
         self._peers: dict[str, PeerState] = {p.name: PeerState(name=p.name) for p in cluster.peers}
+        self._away: dict[str, float] = {}  # peers that lost their session, and when
+        self._channels: dict[str, dict[str, Any]] = {}  # by node id of the peer
+        self._guests: dict[str, str] = {}
         self._processes: dict[str, ProcessState] = {}
         self._pulses: deque[Pulse] = deque()
         self._last_pulse_s = 0.0
@@ -119,7 +126,28 @@ class Monitor:
         """Look again every tick, until cancelled."""
         while True:
             await self.look()
-            await asyncio.sleep(TICK_S)
+            for _ in range(QUICK_LOOKS):
+                await asyncio.sleep(TICK_S / QUICK_LOOKS)
+                if self._away:
+                    await self._look_for_the_lost()
+
+    def cut(self, frontend: str) -> None:
+        """A frontend was killed just now: its peers are away from this moment on."""
+        self.frontends[frontend] = msgspec.structs.replace(self.frontends[frontend], up=False, sessions=0)
+        for name, peer in self._peers.items():
+            if peer.frontend == frontend:
+                self._away[name] = self.now_s()
+                self._peers[name] = msgspec.structs.replace(peer, frontend=None, usable=False)
+
+    async def _look_for_the_lost(self) -> None:
+        with contextlib.suppress(CallFailed):
+            self._look_at_peers(await self._held(), self._channels)
+
+    async def _held(self) -> dict[str, str]:
+        """The frontend of each peer with a session; what a killed frontend held until just now does not count."""
+        children = self._cluster.supervisor.children
+        peers = await self._cluster.api.call("peers")
+        return {p["node_id"]: p["frontend"] for p in peers if p["connected"] and children[p["frontend"]].pid}
 
     async def look(self) -> None:
         self._measure()
@@ -129,10 +157,8 @@ class Monitor:
             return
         try:
             info = await self._cluster.api.call("getinfo")
-            held = {
-                p["node_id"]: p["frontend"] for p in await self._cluster.api.call("peers") if p["connected"]
-            }
-            channels = {c["node_id"]: c for c in await self._cluster.api.call("channels")}
+            held = await self._held()
+            self._channels = {c["node_id"]: c for c in await self._cluster.api.call("channels")}
         except CallFailed:
             return  # the backend is being restarted; processes and notes say so
         self._height = info["block_height"]
@@ -140,7 +166,7 @@ class Monitor:
         self._commits_per_s = max(0, commits - self.store_commits) / TICK_S
         self.store_commits = commits
         self._look_at_frontends(info["frontends"])
-        self._look_at_peers(held, channels)
+        self._look_at_peers(held, self._channels)
 
     def _look_at_frontends(self, reported: list[dict[str, Any]]) -> None:
         now = {status["id"]: status for status in reported}
@@ -181,21 +207,24 @@ class Monitor:
     def _look_at_peers(self, held: dict[str, str], channels: dict[str, dict[str, Any]]) -> None:
         for peer in self._cluster.peers:
             frontend = held.get(peer.node_id)
-            old, channel = self._peers[peer.name], channels.get(peer.node_id, {})
-            self._peers[peer.name] = PeerState(
-                name=peer.name,
-                frontend=frontend,
-                hub_msat=channel.get("local_msat", 0),
-                peer_msat=channel.get("remote_msat", 0),
-                usable=channel.get("usable", False),
-            )
+            old = self._peers[peer.name]
+            self._peers[peer.name] = _peer_state(peer.name, frontend, channels.get(peer.node_id, {}))
             if frontend is None and old.frontend is not None:
-                self.ever_left.setdefault(peer.name, self.now_s())
-            elif frontend is not None and peer.name in self.ever_left:
-                gone_s = self.now_s() - self.ever_left.pop(peer.name)
+                self._away.setdefault(peer.name, self.now_s())
+            elif frontend is not None and peer.name in self._away:
+                gone_s = self.now_s() - self._away.pop(peer.name)
                 self.say("good", f"{peer.name} back via {frontend}, {gone_s:.1f} s")
-            elif frontend is not None and old.frontend not in (None, frontend):
-                self.say("good", f"{peer.name} moved to {frontend}")
+        self._look_at_guests(held, channels)
+
+    def _look_at_guests(self, held: dict[str, str], channels: dict[str, dict[str, Any]]) -> None:
+        """Peers that somebody else connected: they are drawn like ours."""
+        own = {peer.node_id for peer in self._cluster.peers}
+        for node_id, frontend in held.items():
+            if node_id not in own and node_id not in self._guests and len(self._guests) < MAX_GUESTS:
+                name = self._guests[node_id] = f"guest{len(self._guests) + 1}"
+                self.say("good", f"{name} connected via {frontend}")
+        for node_id, name in self._guests.items():
+            self._peers[name] = _peer_state(name, held.get(node_id), channels.get(node_id, {}))
 
     def _measure(self) -> None:
         """One row a process, the simulated peers together in one."""
@@ -224,6 +253,16 @@ class Monitor:
             (later - earlier) / (HISTORY_WINDOW * TICK_S)
             for earlier, later in zip(counts, counts[HISTORY_WINDOW:], strict=False)
         )
+
+
+def _peer_state(name: str, frontend: str | None, channel: dict[str, Any]) -> PeerState:
+    return PeerState(
+        name=name,
+        frontend=frontend,
+        hub_msat=channel.get("local_msat", 0),
+        peer_msat=channel.get("remote_msat", 0),
+        usable=channel.get("usable", False),
+    )
 
 
 def _together(name: str, rows: list[ProcessState], old: ProcessState | None) -> ProcessState:

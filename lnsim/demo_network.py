@@ -84,10 +84,13 @@ class Network:
         wanted = len(self._cluster.peers)
 
         async def complete() -> bool:
-            infos = await asyncio.gather(*(node.call("getinfo") for node in everyone))
-            return all(info["graph"]["channels"] >= wanted for info in infos)
+            graphs = await asyncio.gather(*(node.call("graph") for node in everyone))
+            return all(
+                len(graph["channels"]) >= wanted and all(all(c["updates"]) for c in graph["channels"])
+                for graph in graphs
+            )
 
-        await wait_until(complete, SETTLE_TIMEOUT_S, "all channels in everyone's graph")
+        await wait_until(complete, SETTLE_TIMEOUT_S, "both sides of all channels in everyone's graph")
         self._say("good", "gossip complete, paying")
 
 

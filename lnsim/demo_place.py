@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psutil
 
+TEMPORARY = Path(tempfile.gettempdir())
 MAX_REQUEST_BYTES = 4_096
 ANSWER_TIMEOUT_S = 10.0
 MAX_SOCKET_PATH = 70  # what a Unix socket's 107 bytes leave for the directory
@@ -31,7 +32,7 @@ def make_place() -> Path:
     for old in _places():
         if not psutil.pid_exists(_pid(old)):
             shutil.rmtree(old, ignore_errors=True)
-    place = Path(tempfile.gettempdir()) / f"{_prefix()}{os.getpid()}"
+    place = TEMPORARY / f"{_prefix()}{os.getpid()}"
     if len(str(place)) > MAX_SOCKET_PATH:
         place = Path("/tmp") / place.name  # noqa: S108 - made here, readable by us alone
     place.mkdir(mode=0o700)
@@ -44,7 +45,7 @@ def remove_place(place: Path) -> None:
 
 def _places() -> list[Path]:
     """Newest first; only directories that belong to this user."""
-    roots = {Path(tempfile.gettempdir()), Path("/tmp")}  # noqa: S108 - see make_place
+    roots = {TEMPORARY, Path("/tmp")}  # noqa: S108 - see make_place
     found = [path for root in roots for path in root.glob(f"{_prefix()}*") if _pid(path)]
     own = [path for path in found if not path.is_symlink() and path.stat().st_uid == os.getuid()]
     return sorted(own, key=lambda path: path.stat().st_mtime, reverse=True)

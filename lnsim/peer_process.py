@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from node.runtime.zmq_client import ZmqHints
 from node.standalone import Standalone
 
 from lnsim.peer_load import Load, LoadPlan
@@ -98,7 +99,8 @@ class PeerProcess:
         if self._node is not None:
             raise Refused("the node has begun")
         logs.configure(config.backend.log, node=config.backend.alias)
-        self._node = Standalone(config, SystemRuntime(_fail))
+        hints = ZmqHints(config.backend.bitcoind.zmq) if config.backend.bitcoind.zmq else None
+        self._node = Standalone(config, SystemRuntime(_fail), hints=hints)
         await self._node.start()
         return {"node_id": _text(self._node.node_id), "listen": self._node.listen_address}
 

@@ -146,7 +146,7 @@ async def test_books_wait_for_rest() -> None:
 
 
 async def test_another_terminal_reaches_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_place.tempfile, "gettempdir", lambda: str(tmp_path))
+    monkeypatch.setattr(demo_place, "TEMPORARY", tmp_path)
     dead = tmp_path / f"lnsim-demo-{os.getuid()}-4194399"  # above any process id of Linux
     dead.mkdir()
     place = demo_place.make_place()
