@@ -16,7 +16,7 @@ from node.channel.events import Add, Connected, Disconnected, Fail, Fulfill, Fun
 from node.channel.model import Channel, Phase, decode, encode
 from node.channel.opening import open_incoming, open_outgoing, output_script
 from node.channel.parameters import LocalParams, Negotiated, OpenRequest, Policy, Terms
-from node.channel.step import resume, step
+from node.channel.step import pending_ready, step
 from node.crypto.derivation import channel_keys
 from node.crypto.hashes import sha256
 from node.crypto.keys import public_key
@@ -86,7 +86,7 @@ class End:
         self.channel = decode(self.stored) if self.stored is not None else None
         if self.channel is not None:
             self.do(Disconnected())
-            self.take(resume(self.channel, self.keys))
+            self.take(pending_ready(self.channel))
 
 
 def funding_tx(script: bytes, amount_sat: int) -> bytes:
