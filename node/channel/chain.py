@@ -6,7 +6,7 @@ from node.bitcoin import transaction
 from node.channel import events
 from node.channel.effects import Closed, Effects, ForceClosed, Store
 from node.channel.failing import end_by_force, force_close, forget
-from node.channel.model import ENDED, OPENING, Channel, Fulfilled, Phase, Spent
+from node.channel.model import ENDED, OPENING, Channel, Fulfilled, Phase, Spent, State
 from node.channel.opening import output_script
 from node.channel.parameters import Policy
 from node.crypto.derivation import ChannelKeys
@@ -117,7 +117,9 @@ def _is_never_funded(ch: Channel, policy: Policy) -> bool:
 def overdue(ch: Channel, policy: Policy) -> str:
     """Which HTLC forces the channel to the chain now, if any (BOLT 2, cltv_expiry_delta selection)."""
     for htlc in ch.offered.values():
-        if ch.height >= htlc.cltv_expiry + policy.offered_grace_blocks and htlc.resolution is None:
+        # a preimage is worth the same late; a failure that was never signed is worth nothing
+        open_ended = htlc.state > State.ADD_SENT and not isinstance(htlc.resolution, Fulfilled)
+        if open_ended and ch.height >= htlc.cltv_expiry + policy.offered_grace_blocks:
             return f"offered HTLC {htlc.id} has timed out"
     for htlc in ch.received.values():
         decided = isinstance(htlc.resolution, Fulfilled)

@@ -353,6 +353,17 @@ def test_a_timed_out_htlc_closes_the_channel_after_a_grace():
     assert pair.alice.channel.phase is Phase.FORCE_CLOSED
 
 
+def test_a_failure_that_the_peer_never_signs_does_not_stop_the_clock():
+    pair = Pair().ready()
+    htlc_id = pair.add(pair.alice, expiry=HEIGHT + 100)
+    pair.settle()
+    pair.auto_sign = False
+    pair.fail(pair.bob, htlc_id)
+    pair.deliver(pair.bob)
+    pair.alice.do(Block(HEIGHT + 102))
+    assert pair.alice.channel.phase is Phase.FORCE_CLOSED
+
+
 def test_a_fulfilled_htlc_that_the_peer_does_not_remove_closes_the_channel_in_time():
     pair = Pair().ready()
     htlc_id = pair.add(pair.alice, expiry=HEIGHT + 100)
