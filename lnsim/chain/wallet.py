@@ -12,6 +12,7 @@ from lnsim.chain.keys import KeyPlace, Keys
 from lnsim.chain.model import COINBASE_MATURITY, Coin, Outpoint
 from node.bitcoin.block import ChainTransaction, parse_transaction, serialize_transaction
 from node.bitcoin.transaction import Input
+from node.errors import Refused
 
 FORGET_DEPTH = 100  # a spend this deep is never undone here
 
@@ -84,9 +85,12 @@ class Wallet:
     def sign(
         self, raw: bytes, known: Mapping[Outpoint, Coin], sighash: int = wally.WALLY_SIGHASH_ALL
     ) -> bytes:
-        """Sign every input whose coin is ours; `known` adds coins that the chain has not seen."""
+        """Sign every input whose coin is ours; `known` adds coins that the chain has not seen. Raises Refused."""
         tx = parse_transaction(raw)
-        parsed = wally.tx_from_bytes(raw, wally.WALLY_TX_FLAG_USE_WITNESS)
+        try:
+            parsed = wally.tx_from_bytes(raw, wally.WALLY_TX_FLAG_USE_WITNESS)
+        except ValueError:
+            raise Refused("not a transaction that can be signed") from None
         inputs = list(tx.inputs)
         for index, i in enumerate(tx.inputs):
             coin = known.get(i.outpoint) or self.chain.gate.coin(i.outpoint)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from lnsim.chain.model import Rejected
-from lnsim.chain.rpc.errors import DESERIALIZATION, MISC, NO_KEY, PARAMETER, VERIFY, RpcError
+from lnsim.chain.rpc.errors import DESERIALIZATION, MISC, NO_KEY, PARAMETER, TYPE, VERIFY, RpcError
 from lnsim.chain.rpc.protocol import method
 from lnsim.chain.rpc.render import REGTEST_DIFFICULTY
 from lnsim.chain.rpc.session import Session
-from lnsim.chain.rpc.values import address_script, raw_of, show, transaction_of
+from lnsim.chain.rpc.values import address_script, hash_of, raw_of, show, transaction_of
 from node.bitcoin.block import parse_block
 from node.errors import MalformedMessage
 
@@ -34,7 +34,9 @@ def generate(session: Session, nblocks: int) -> Any:
 def generateblock(session: Session, output: str, transactions: list[Any], submit: bool = True) -> Any:
     script, raws = address_script(output), []
     for text in transactions:
-        entry = session.chain.mempool.entries.get(bytes.fromhex(text)[::-1]) if len(text) == 64 else None
+        if not isinstance(text, str):
+            raise RpcError(TYPE, "JSON value is not of expected type string")
+        entry = session.chain.mempool.entries.get(hash_of(text, "txid")) if len(text) == 64 else None
         if len(text) == 64 and entry is None:
             raise RpcError(NO_KEY, f"Transaction {text} not in mempool.")
         raws.append(entry.tx.raw if entry else transaction_of(text).raw)

@@ -10,6 +10,8 @@ from lnsim.chain.rpc.session import Session
 from node.bitcoin.block import ChainTransaction, parse_transaction
 from node.errors import MalformedMessage
 
+MAX_VOUT = 0xFFFFFFFF
+
 
 def show(digest: bytes) -> str:
     return digest[::-1].hex()
@@ -50,6 +52,13 @@ def transaction_of(text: Any) -> ChainTransaction:
         raise RpcError(DESERIALIZATION, text) from None
 
 
+def script_bytes(text: Any, name: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except (ValueError, TypeError):
+        raise RpcError(PARAMETER, f"{name} must be hexadecimal string (not '{text}')") from None
+
+
 def raw_of(text: Any) -> bytes:
     try:
         return bytes.fromhex(text)
@@ -78,6 +87,6 @@ def outpoint_of(value: Any) -> tuple[bytes, int]:
     vout = value.get("vout")
     if not isinstance(vout, int) or isinstance(vout, bool):
         raise RpcError(PARAMETER, "Invalid parameter, missing vout key")
-    if vout < 0:
+    if not 0 <= vout <= MAX_VOUT:
         raise RpcError(PARAMETER, "Invalid parameter, vout cannot be negative")
     return hash_of(value.get("txid"), "txid"), vout

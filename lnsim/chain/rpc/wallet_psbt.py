@@ -124,10 +124,10 @@ def _state(psbt: object, *, extract: bool) -> dict[str, Any]:
     return {"psbt": _text(psbt), **shown}
 
 
-def _parsed(text: str) -> object:
+def _parsed(text: Any) -> object:
     try:
         parsed: object = wally.psbt_from_base64(text, 0)
-    except ValueError:
+    except (TypeError, ValueError):
         raise RpcError(DESERIALIZATION, "TX decode failed invalid base64 or PSBT") from None
     return parsed
 

@@ -6,7 +6,7 @@ from typing import Any
 import wallycore as wally
 
 from lnsim.chain.funding import SEQUENCE_REPLACEABLE, Funded, FundingOptions, fund
-from lnsim.chain.model import Coin, Outpoint
+from lnsim.chain.model import COIN, Coin, Outpoint
 from lnsim.chain.rpc.errors import FUNDS, PARAMETER, TYPE, WALLET, RpcError
 from lnsim.chain.rpc.protocol import method
 from lnsim.chain.rpc.session import Session
@@ -14,17 +14,20 @@ from lnsim.chain.rpc.values import (
     address_script,
     amount,
     outpoint_of,
+    raw_of,
     sat_of,
+    script_bytes,
     show,
     transaction_of,
 )
-from lnsim.chain.standard import dust_limit_sat
+from lnsim.chain.standard import MAX_STANDARD_WEIGHT, dust_limit_sat
 from lnsim.chain.wallet import Wallet
 from node.bitcoin.block import parse_transaction, serialize_transaction
 from node.bitcoin.transaction import Input, Output
 from node.errors import MalformedMessage, Refused
 
 VERSION = 2
+MIN_INPUT_WEIGHT = 165  # with an empty script and an empty witness
 SIGHASHES = {
     "DEFAULT": wally.WALLY_SIGHASH_ALL,
     "ALL": wally.WALLY_SIGHASH_ALL,
@@ -99,7 +102,7 @@ def sendtoaddress(
     output = Output(sat_of(amount), address_script(address))
     if output.sat < dust_limit_sat(output.script):
         raise RpcError(FUNDS, "Transaction amount too small")
-    feerate = session.chain.fee_estimate(conf_target) if fee_rate is None else _sat_per_kvb(fee_rate)
+    feerate = session.chain.fee_estimate(conf_target) if fee_rate is None else sat_per_kvb(fee_rate)
     return _send(session, [output], feerate, subtract_from=(0,) if subtractfeefromamount else ())
 
 
@@ -118,7 +121,7 @@ def sendmany(
 ) -> Any:
     if subtractfeefrom:
         raise RpcError(PARAMETER, "subtractfeefrom is not offered by the embedded chain")
-    feerate = session.chain.fee_estimate(conf_target) if fee_rate is None else _sat_per_kvb(fee_rate)
+    feerate = session.chain.fee_estimate(conf_target) if fee_rate is None else sat_per_kvb(fee_rate)
     return _send(session, list(outputs_of(amounts)), feerate)
 
 
@@ -159,49 +162,65 @@ def options_of(session: Session, options: dict[str, Any], outputs: tuple[Output,
     if unknown:
         raise RpcError(TYPE, f"Unexpected key {min(unknown)}")
 
-    def option(*names: str, default: Any = None) -> Any:
-        return next((options[name] for name in names if options.get(name) is not None), default)
+    def option(kind: type, *names: str, default: Any = None) -> Any:
+        found = next((options[name] for name in names if options.get(name) is not None), default)
+        if found is not default and (
+            not isinstance(found, kind) or isinstance(found, bool) != (kind is bool)
+        ):
+            raise RpcError(TYPE, f"JSON value of {names[0]} is not of the expected type")
+        return found
 
-    position = option("changePosition", "change_position", default=-1)
+    position = option(int, "changePosition", "change_position", default=-1)
     if not -1 <= position <= len(outputs):
         raise RpcError(PARAMETER, "changePosition out of bounds")
-    change = option("changeAddress", "change_address")
-    subtract = tuple(option("subtractFeeFromOutputs", "subtract_fee_from_outputs", default=[]))
+    change = option(str, "changeAddress", "change_address")
+    subtract = tuple(option(list, "subtractFeeFromOutputs", "subtract_fee_from_outputs", default=[]))
     if any(not isinstance(n, int) or not 0 <= n < len(outputs) for n in subtract):
         raise RpcError(PARAMETER, "Invalid parameter, position too large")
     return FundingOptions(
-        feerate_sat_per_kvb=_feerate(session, options),
+        feerate_sat_per_kvb=_feerate(session, options, option(int, "conf_target", default=6)),
         change_script=address_script(change) if change else None,
         change_position=None if position == -1 else position,
-        lock=bool(option("lockUnspents", "lock_unspents", default=False)),
-        add_inputs=bool(option("add_inputs", default=True)),
-        min_depth=option("minconf", default=0),
+        lock=option(bool, "lockUnspents", "lock_unspents", default=False),
+        add_inputs=option(bool, "add_inputs", default=True),
+        min_depth=option(int, "minconf", default=0),
         subtract_from=subtract,
-        sequence=SEQUENCE_REPLACEABLE if option("replaceable", default=True) else 0xFFFFFFFE,
-        input_weights={outpoint_of(e): int(e["weight"]) for e in option("input_weights", default=[])},
+        sequence=SEQUENCE_REPLACEABLE if option(bool, "replaceable", default=True) else 0xFFFFFFFE,
+        input_weights={outpoint_of(e): _weight(e) for e in option(list, "input_weights", default=[])},
     )
 
 
-def _feerate(session: Session, options: dict[str, Any]) -> int:
+def _weight(value: Any) -> int:
+    weight = value.get("weight")
+    if not isinstance(weight, int) or not MIN_INPUT_WEIGHT <= weight <= MAX_STANDARD_WEIGHT:
+        raise RpcError(PARAMETER, "Invalid parameter, weight is missing, too small or too large")
+    return weight
+
+
+def _feerate(session: Session, options: dict[str, Any], target: int) -> int:
     """Sat per kvB of `feeRate` (BTC/kvB), `fee_rate` (sat/vB) or the estimate."""
     if options.get("feeRate") is not None and options.get("fee_rate") is not None:
         raise RpcError(PARAMETER, "Cannot specify both fee_rate (sat/vB) and feeRate (BTC/kvB)")
     if options.get("feeRate") is not None:
         return sat_of(options["feeRate"])
     if options.get("fee_rate") is not None:
-        return _sat_per_kvb(options["fee_rate"])
-    return session.chain.fee_estimate(int(options.get("conf_target", 6)))
+        return sat_per_kvb(options["fee_rate"])
+    return session.chain.fee_estimate(target)
 
 
-def _sat_per_kvb(sat_per_vb: Any) -> int:
-    return int(Decimal(str(sat_per_vb)) * 1000)
+def sat_per_kvb(sat_per_vb: Any) -> int:
+    """A feerate given in sat/vB, with at most three places."""
+    try:
+        return sat_of(Decimal(str(sat_per_vb)) * 1000 / COIN)
+    except ArithmeticError:
+        raise RpcError(TYPE, "Invalid amount") from None
 
 
 def _bare(
     hexstring: str, *, is_witness: bool | None
 ) -> tuple[int, tuple[Input, ...], tuple[Output, ...], int]:
     """A transaction that may still lack inputs, whose bytes then can also look like the witness form."""
-    raw = bytes.fromhex(hexstring)
+    raw = raw_of(hexstring)
     if raw[4:5] == b"\x00" and not is_witness:
         try:
             tx = parse_transaction(raw[:4] + b"\x01" + bytes(36) + b"\x00" + bytes(4) + raw[5:])
@@ -228,6 +247,8 @@ def _fund(
 
 
 def _send(session: Session, outputs: list[Output], feerate: int, subtract_from: tuple[int, ...] = ()) -> str:
+    if not outputs:
+        raise RpcError(PARAMETER, "Transaction must have at least one recipient")
     options = FundingOptions(feerate_sat_per_kvb=feerate, subtract_from=subtract_from)
     try:
         funded = fund(session.wallet, VERSION, (), outputs, 0, options)
@@ -264,14 +285,14 @@ def _sign_errors(session: Session, raw: bytes, known: dict[Outpoint, Coin]) -> l
 def _previous(value: dict[str, Any]) -> Coin:
     if "scriptPubKey" not in value or "amount" not in value:
         raise RpcError(TYPE, "Missing amount or scriptPubKey")
-    return Coin(sat_of(value["amount"]), bytes.fromhex(value["scriptPubKey"]), None)
+    return Coin(sat_of(value["amount"]), script_bytes(value["scriptPubKey"], "scriptPubKey"), None)
 
 
 def _data_script(value: Any) -> bytes:
     try:
-        return bytes(wally.scriptpubkey_op_return_from_bytes(bytes.fromhex(value), 0))
+        return bytes(wally.scriptpubkey_op_return_from_bytes(script_bytes(value, "Data"), 0))
     except ValueError:
-        raise RpcError(PARAMETER, f"Data must be hexadecimal string (not '{value}')") from None
+        raise RpcError(PARAMETER, "Data is longer than an OP_RETURN takes") from None
 
 
 def _locktime(locktime: int) -> int:

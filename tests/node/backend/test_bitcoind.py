@@ -103,7 +103,7 @@ async def test_add_inputs_pays_for_a_parent(server, bitcoind):
     change = Output(1_000, await bitcoind.new_script())
     draft = serialize_transaction(3, [Input(txid, 1)], [change], 0)
     with pytest.raises(RpcError, match="Insufficient funds"):  # nobody knows the parent yet
-        await bitcoind.add_inputs(draft, FEERATE, {(txid, 1): 164})
+        await bitcoind.add_inputs(draft, FEERATE, {(txid, 1): 165})
     for_child = next(c for c in server.node.wallets.loaded[""].spendable() if c != coin)
     child_inputs = [Input(txid, 1), Input(*for_child.outpoint)]
     paying = serialize_transaction(3, child_inputs, [Output(for_child.coin.sat - 2_000, change.script)], 0)
