@@ -49,6 +49,10 @@ class Ledger:
             raise Rejected("prev-blk-not-found")
         if previous in self.invalid or self._has_invalid_ancestor(self.blocks[previous]):
             raise Rejected("bad-prevblk")
+        if previous != self.tip.hash:
+            for ancestor in self._branch(self.blocks[previous]):
+                if not self.is_active(ancestor):  # an engine that was restarted has forgotten it
+                    self.engine.connect(ancestor.raw)
         self.engine.connect(raw)
         return self._store(raw)
 
@@ -131,7 +135,7 @@ class Ledger:
 
     def _branch(self, tip: StoredBlock) -> list[StoredBlock]:
         """The blocks from genesis to `tip`."""
-        branch = []
+        branch: list[StoredBlock] = []
         cursor: StoredBlock | None = tip
         while cursor and not self.is_active(cursor):
             branch.append(cursor)

@@ -3,7 +3,8 @@
 import pytest
 
 from lnsim.chain.model import BlockConnected, BlockDisconnected, Rejected, TipChanged
-from lnsim.chain.template import subsidy_sat
+from lnsim.chain.template import assemble, coinbase, subsidy_sat
+from node.bitcoin.block import parse_transaction
 
 
 def test_bootstrap_ends_now_and_times_rise(bench):
@@ -55,6 +56,21 @@ def test_a_longer_branch_wins_in_order(bench):
         (BlockConnected, 111),
         (BlockConnected, 112),
     ]
+
+
+def test_a_side_branch_can_grow_after_the_engine_forgot_it(bench):
+    chain = bench.chain
+    old = bench.mine(2)
+    chain.invalidate(old[0])
+    bench.mine(2)
+    chain.reconsider(old[0])
+    side = next(h for h in (old[1], chain.ledger.active[112]) if h != chain.tip.hash)
+    top = chain.block(side)
+    first = parse_transaction(coinbase(113, bench.script(), subsidy_sat(113), 0, []))
+    raw = assemble(side, top.time_s + 60, first, [])
+    block = chain.submit_block(raw)
+    assert chain.tip.hash == block.hash
+    assert chain.ledger.active[111:113] == [top.previous, side]
 
 
 def test_coins_follow_the_branch(bench):
