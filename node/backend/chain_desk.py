@@ -102,6 +102,8 @@ class ChainDesk:
             case Spent((kind, scid), _, _, height) if kind == PUBLIC and isinstance(scid, int):
                 if height is not None:
                     self._audience.public_spent(scid, height)
+            case Unspent((kind, channel_id)) if kind == SPENDING:
+                self._spend_undone(channel_id)
             case Unspent((kind, scid)) if kind == PUBLIC and isinstance(scid, int):
                 self._audience.public_spent(scid, None)
             case Confirmed() | Unconfirmed() | Spent() | Unspent():
@@ -124,6 +126,12 @@ class ChainDesk:
         index = record.channel.funding.output_index
         script, sat = (outputs[index].script, outputs[index].sat) if index < len(outputs) else (b"", 0)
         self._channels.apply(record, ev.FundingConfirmed(height, tx_index, script, sat))
+
+    def _spend_undone(self, channel_id: object) -> None:
+        """A reorganisation took the close's block away: it counts as unconfirmed again."""
+        record = self._channels.by_id.get(channel_id) if isinstance(channel_id, bytes) else None
+        if record is not None and record.channel.spent is not None:
+            self._channels.apply(record, ev.FundingSpent(record.channel.spent.tx, 0))
 
     def _apply(self, channel_id: object, event: ev.Event) -> None:
         record = self._channels.by_id.get(channel_id) if isinstance(channel_id, bytes) else None

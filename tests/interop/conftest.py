@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 import pytest_asyncio
+from cluster_node import ClusterNode
 from electrum_peer import ElectrumPeer
 from ldk_peer import LdkPeer
 from processes import require
@@ -43,5 +44,15 @@ def electrum(chain, peers):
         peer = await peers.enter_async_context(ElectrumPeer(chain.rpc, name, **settings))
         await peer.fund()
         return peer
+
+    return start
+
+
+@pytest.fixture
+def cluster(chain, peers):
+    """`await cluster(frontends=2, fees={...})`: our node, started, with coins in its wallet."""
+
+    async def start(name: str = "cluster", **settings) -> ClusterNode:
+        return await peers.enter_async_context(ClusterNode(chain.rpc, name, **settings))
 
     return start
