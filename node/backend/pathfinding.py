@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from node.backend.channels import Channels
-from node.channel.limits import spendable_msat
+from node.channel.limits import free_slots, spendable_msat
 from node.errors import MalformedMessage
 from node.gossip import raw as gossip
 from node.gossip import routes
@@ -29,6 +29,10 @@ class Pathfinding:
 
     def apply(self, delta: Delta) -> None:
         self._topology.apply(delta)
+
+    def free_slots(self) -> list[int]:
+        """How many HTLCs more each usable channel of ours takes."""
+        return [free_slots(r.channel) for r in self._channels.by_id.values() if r.channel.is_usable]
 
     def find(self, request: send.FindRoutes) -> tuple[Route, ...] | str:
         local = self._local_channels()

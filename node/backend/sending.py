@@ -1,6 +1,7 @@
 """Payments of ours: each is a `node.payment.send.Payment`, stored with the HTLCs that its parts become."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, Protocol, assert_never
@@ -38,6 +39,10 @@ class Result(NamedTuple):
 class Pathfinder(Protocol):
     """Finds routes, and learns from what became of them."""
 
+    def free_slots(self) -> list[int]:
+        """Of each usable channel."""
+        ...
+
     def find(self, request: send.FindRoutes) -> tuple[Route, ...] | str: ...
     def learn(self, observations: tuple[Observation, ...]) -> None: ...
     def channel_update(self, raw: bytes) -> None: ...
@@ -74,8 +79,11 @@ class Sending:
         self._ended: dict[bytes, send.Payment] = {}
         self._parts: dict[HtlcKey, tuple[Outgoing, int]] = {}
         self._settled_hashes: set[bytes] = set()
+        # searches that found nothing while a channel of ours had no slot: tried again once one is free
+        self._waiting: deque[tuple[Outgoing, send.FindRoutes]] = deque()
         self.settled = 0
         self.failed = 0
+        journal.after_commit(self._find_again)
 
     def load(self, store: Store) -> None:
         """Take up what was under way; `resume` goes on with it."""
@@ -116,7 +124,8 @@ class Sending:
         outgoing = Outgoing(payment, self._runtime.now())
         self._running[payment_hash] = outgoing
         self._advance(outgoing, send.Start(self._runtime.now()))
-        return outgoing.payment, await outgoing.done
+        result = await outgoing.done
+        return outgoing.payment, result
 
     @property
     def pending(self) -> int:
@@ -202,10 +211,25 @@ class Sending:
             case _:
                 assert_never(effect)
 
+    def _find_again(self) -> None:
+        """A slot that came free is for whoever waits longest; who finds none still ends this round."""
+        for _ in range(len(self._waiting)):
+            if not any(self._pathfinder.free_slots()):
+                return
+            outgoing, request = self._waiting.popleft()
+            payment = outgoing.payment
+            if payment.phase is send.Phase.RUNNING and not payment.giving_up:
+                self._find(outgoing, request)
+                if self._waiting and self._waiting[-1][0] is outgoing:
+                    return
+
     def _find(self, outgoing: Outgoing, request: send.FindRoutes) -> None:
         found = self._pathfinder.find(request)
         if isinstance(found, str):
-            self._channels.tell(partial(self._advance, outgoing, send.NoRoute(found)))
+            if 0 in self._pathfinder.free_slots():
+                self._waiting.append((outgoing, request))
+            else:
+                self._channels.tell(partial(self._advance, outgoing, send.NoRoute(found)))
             return
         answer = send.RoutesFound(
             routes=found,

@@ -9,9 +9,14 @@ MAX_CLTV_EXPIRY = 500_000_000  # BOLT 2, update_add_htlc: from here on it would 
 MAX_HTLCS = 483  # BOLT 2, open_channel: so that one commitment_signed fits into a message
 
 
+def free_slots(ch: Channel) -> int:
+    """How many HTLCs more the peer accepts now."""
+    return max(0, min(ch.remote.max_accepted_htlcs, MAX_HTLCS) - ch.remote_view.offered_count)
+
+
 def spendable_msat(ch: Channel, policy: Policy) -> int:
     """The largest HTLC that we could offer now, as far as balance, reserve and fees go."""
-    if ch.remote_view.offered_count >= min(ch.remote.max_accepted_htlcs, MAX_HTLCS):
+    if not free_slots(ch):
         return 0
     room = [ch.remote.max_htlc_value_in_flight_msat - ch.remote_view.offered_msat]
     for view, local in ((ch.local_view, True), (ch.remote_view, False)):
