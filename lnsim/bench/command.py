@@ -16,7 +16,15 @@ from lnsim.graph_generator import CHANNELS
 
 BAD_USAGE = 2
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+
+def main(arguments: list[str]) -> None:
+    """Run with the arguments of a command line; ends the process."""
+    app(arguments, prog_name="lnsim bench")
+
+
+@app.command()
 def bench(
     names: Annotated[
         list[str] | None,

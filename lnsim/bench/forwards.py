@@ -11,6 +11,7 @@ from lnsim.cluster import DEPTH, Cluster, wait_until
 from lnsim.cluster_peer import Peer
 
 FRONTENDS = 2
+CHANNELS = 2
 SLOTS = 483  # BOLT 2: most HTLCs that one side may offer
 CAPACITY_SAT = 16_000_000
 AMOUNT_MSAT = (
@@ -72,12 +73,18 @@ async def _open_channels(cluster: Cluster, payer: Peer, payee: Peer) -> None:
     await hub.call("open", node_id=payee.node_id, funding_sat=CAPACITY_SAT, channel_type="anchors")
     await cluster.mine(DEPTH)
 
-    async def usable() -> bool:
-        known = (await payer.call("getinfo"))["graph"]["channels"]
-        found = [*await hub.call("channels"), *await payer.call("channels"), *await payee.call("channels")]
-        return known >= 2 and len(found) == 4 and all(channel["usable"] for channel in found)
+    async def ready() -> bool:
+        # a payment tried too early would teach the payer that the way is no good
+        views = [*await hub.call("channels"), *await payer.call("channels"), *await payee.call("channels")]
+        known = (await payer.call("graph"))["channels"]
+        return (
+            len(views) == 2 * CHANNELS
+            and all(channel["usable"] for channel in views)
+            and len(known) == CHANNELS
+            and all(all(channel["updates"]) for channel in known)
+        )
 
-    await wait_until(usable, SETTLE_TIMEOUT_S, "both channels usable and announced")
+    await wait_until(ready, SETTLE_TIMEOUT_S, "both channels usable and in the payer's graph")
 
 
 async def _load(payer: Peer, payee: Peer, *, in_flight: int, seconds: float) -> Figures:

@@ -12,7 +12,7 @@ from lnsim.bench.plan import Plan
 from node.crypto.keys import public_key
 from node.peer.handshake import Initiator, Responder
 
-PER_ROUND = 100
+PER_ROUND = 20
 
 
 class Secrets(NamedTuple):

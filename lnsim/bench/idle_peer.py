@@ -16,7 +16,7 @@ from lnsim.graph_generator import REGTEST
 WARM_UP = 100  # pools and caches of the process are not a peer's
 AT_ONCE = 50
 SPARE_FILES = 200
-SETTLE_S = 2.5  # the frontend's sweep looks at every connection once a second
+SETTLE_S = 1.5  # the frontend's sweep looks at every connection once a second
 
 
 def run(plan: Plan) -> dict[str, Any]:
