@@ -30,6 +30,8 @@ from node.runtime.runtime import SystemRuntime
 
 WRONG_CONFIGURATION = 2
 FAILED = 1
+# How long the loop may keep the interpreter from a thread that has just synced the disk: every message waits for it.
+SWITCH_INTERVAL_S = 0.0005
 
 app = typer.Typer(
     add_completion=False,
@@ -101,6 +103,7 @@ Work = Callable[[SystemRuntime, asyncio.Event], Awaitable[None]]
 
 def _run(work: Work) -> None:
     """Run until SIGTERM or SIGINT; a task that fails takes the process with it, so that a supervisor restarts it."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         import uvloop  # optional: asyncio's own loop does as well, more slowly
 
