@@ -94,7 +94,8 @@ def _encode_amount(amount_msat: int | None) -> str:
     """The shortest form: the largest multiplier that leaves a whole number."""
     if amount_msat is None:
         return ""
-    assert 0 < amount_msat <= MAX_AMOUNT_MSAT
+    if not 0 < amount_msat <= MAX_AMOUNT_MSAT:
+        raise Refused(f"amount_msat: above zero, and at most {MAX_AMOUNT_MSAT}")
     return next(
         f"{amount_msat * 10 // unit}{multiplier}"
         for multiplier, unit in _TENTHS_OF_MSAT.items()

@@ -224,3 +224,20 @@ def survives(text: str) -> None:
     except MalformedMessage:
         return
     assert keys.is_valid_point(found.node_id)
+
+
+def plain() -> Invoice:
+    return replace(decode(BOLT_ORDER[0]["invoice"]), node_id=NODE_ID)
+
+
+@pytest.mark.parametrize("amount_msat", [10**18 + 1, MAX_AMOUNT_MSAT])
+def test_the_largest_amounts_need_twenty_figures(amount_msat: int) -> None:
+    text = encode(replace(plain(), amount_msat=amount_msat), SECRET)
+
+    assert decode(text).amount_msat == amount_msat
+
+
+@pytest.mark.parametrize("amount_msat", [0, -1, MAX_AMOUNT_MSAT + 1])
+def test_an_amount_that_no_invoice_can_ask_for_is_refused(amount_msat: int) -> None:
+    with pytest.raises(Refused, match="amount_msat"):
+        encode(replace(plain(), amount_msat=amount_msat), SECRET)
