@@ -246,7 +246,7 @@ class ChainDesk:
         if place is None:
             self._runtime.spawn(self._look_and_watch(short_channel_id), "watch")
             return
-        self._watcher.watch_spent((PUBLIC, short_channel_id), *place, since_height=self.height)
+        self._watcher.watch_spent((PUBLIC, short_channel_id), *place, since_height=self.height, mempool=False)
 
     async def _look_and_watch(self, short_channel_id: int) -> None:
         """Of a channel that was in the store: it may have been spent while we were away."""
@@ -259,5 +259,5 @@ class ChainDesk:
             self._audience.public_spent(short_channel_id, self.height)
             return
         self._watcher.watch_spent(
-            (PUBLIC, short_channel_id), found.txid, found.vout, since_height=self.height
+            (PUBLIC, short_channel_id), found.txid, found.vout, since_height=self.height, mempool=False
         )

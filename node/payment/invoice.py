@@ -19,7 +19,7 @@ MAX_AMOUNT_MSAT = 21_000_000 * 100_000_000_000
 TIMESTAMP_SIZE = 7  # in groups of five bits, as the next two
 SIGNATURE_SIZE = 104
 
-_PREFIX = re.compile(r"ln(bcrt|tbs|tb|bc)(?:([1-9][0-9]{0,18})([munp]?))?", re.ASCII)
+_PREFIX = re.compile(r"ln(bcrt|tbs|tb|bc)(?:([1-9][0-9]{0,19})([munp]?))?", re.ASCII)
 # a bitcoin is 10^11 msat; `p` is a tenth of a msat, hence figures ten times as large
 _TENTHS_OF_MSAT = {"": 10**12, "m": 10**9, "u": 10**6, "n": 10**3, "p": 1}
 
