@@ -3,9 +3,8 @@
 noiseprotocol runs the XK pattern; the version byte, the acts' framing and the errors are here.
 """
 
-from copy import copy
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from msgspec import Struct
@@ -24,7 +23,9 @@ VERSION = b"\x00"
 
 MAX_STATIC_KEYS = 8  # a process speaks for one node, or in a simulation for a few
 
-# noiseprotocol looks its functions up by name each time; a copy of one that has saves a tenth of the handshake.
+T = TypeVar("T")
+
+# noiseprotocol looks its functions up by name each time; a twin of one that has saves a tenth of the handshake.
 _PROTOCOL = NoiseProtocol(PROTOCOL_NAME, secp256k1_backend())
 
 
@@ -54,13 +55,8 @@ class _Handshake:
 
     __slots__ = ("_acts_done", "_noise", "_symmetric", "result")
 
-    def __init__(self, static: KeyPair, remote_static: KeyPair | None) -> None:
-        noise = copy(_PROTOCOL)
-        noise.prologue = PROLOGUE
-        noise.initiator = remote_static is not None
-        noise.keypairs = {"s": static, "rs": remote_static}
-        noise.initialise_handshake_state()
-        self._noise: Any = noise
+    def __init__(self, noise: Any) -> None:
+        self._noise = noise
         self._symmetric: Any = noise.symmetric_state
         self._acts_done = 0
         self.result: HandshakeResult | None = None
@@ -118,6 +114,40 @@ def _static(secret: bytes) -> KeyPair:
     return KeyPair.from_secret(secret)
 
 
+@lru_cache(maxsize=MAX_STATIC_KEYS)
+def _awaiting(static_secret: bytes) -> Any:
+    """The Noise state that every handshake of this responder begins with: to be copied, never used."""
+    return _begun(_static(static_secret), None)
+
+
+def _begun(static: KeyPair, remote_static: KeyPair | None) -> Any:
+    """The Noise state before act one; who knows its peer is the initiator."""
+    noise: Any = _twin(_PROTOCOL)
+    noise.prologue = PROLOGUE
+    noise.initiator = remote_static is not None
+    noise.keypairs = {"s": static, "rs": remote_static}
+    noise.initialise_handshake_state()
+    return noise
+
+
+def _copied(state: Any) -> Any:
+    """A Noise state of its own, in everything that a handshake changes."""
+    noise = _twin(state)
+    noise.handshake_state = handshake = _twin(state.handshake_state)
+    noise.symmetric_state = handshake.symmetric_state = symmetric = _twin(state.symmetric_state)
+    noise.cipher_state_handshake = symmetric.cipher_state = _twin(symmetric.cipher_state)
+    handshake.noise_protocol = symmetric.noise_protocol = noise
+    handshake.message_patterns = handshake.message_patterns.copy()
+    return noise
+
+
+def _twin(thing: T) -> T:
+    """`copy.copy` of a plain object, without its search for how that is done."""
+    twin = object.__new__(type(thing))
+    twin.__dict__.update(thing.__dict__)
+    return twin
+
+
 class Initiator(_Handshake):
     """The side that dials, and knows whom: `act_one()`, then `act_two(...)`, then `result` is there."""
 
@@ -125,7 +155,7 @@ class Initiator(_Handshake):
     wanted = ACT_TWO_SIZE
 
     def __init__(self, static_secret: bytes, ephemeral_secret: bytes, remote_static: bytes) -> None:
-        super().__init__(_static(static_secret), KeyPair.from_public_bytes(remote_static))
+        super().__init__(_begun(_static(static_secret), KeyPair.from_public_bytes(remote_static)))
         self._noise.handshake_state.e = KeyPair.from_secret(ephemeral_secret)
 
     def act_one(self) -> bytes:
@@ -148,7 +178,7 @@ class Responder(_Handshake):
     __slots__ = ("_ephemeral_secret",)
 
     def __init__(self, static_secret: bytes, ephemeral_secret: bytes) -> None:
-        super().__init__(_static(static_secret), None)
+        super().__init__(_copied(_awaiting(static_secret)))
         self._ephemeral_secret = ephemeral_secret
 
     def act_one(self, message: bytes) -> bytes:
