@@ -73,14 +73,11 @@ class Receiving:
     def load(self, store: Store) -> None:
         """Take up what may still be paid: a claim was stored with the claimed HTLCs, so paid ones need nothing."""
         self._store = store
-        now_s = self._runtime.now()
-        for (data,) in store.rows("SELECT data FROM invoices"):
+        now_s = int(self._runtime.now())
+        for (data,) in store.rows("SELECT data FROM invoices WHERE open_until_s > ?", (now_s,)):
             assert isinstance(data, bytes)
             row = msgspec.msgpack.decode(data, type=Received)
-            if row.is_paid:
-                self._count(row)
-            elif row.state.promise is not None and row.state.promise.expires_at_s > now_s:
-                self._open[row.payment_hash] = row
+            self._open[row.payment_hash] = row
 
     # invoices
 
@@ -180,8 +177,11 @@ class Receiving:
         self.received_msat += row.received_msat
 
     def _write(self, row: Received) -> None:
+        promise = row.state.promise
+        open_until_s = 0 if row.is_paid or promise is None else promise.expires_at_s
+        data = msgspec.msgpack.encode(row)
         self._journal.write(
-            "INSERT OR REPLACE INTO invoices VALUES (?, ?)", row.payment_hash, msgspec.msgpack.encode(row)
+            "INSERT OR REPLACE INTO invoices VALUES (?, ?, ?)", row.payment_hash, open_until_s, data
         )
 
 

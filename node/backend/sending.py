@@ -59,8 +59,9 @@ class Outgoing:
         self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
     def statement(self) -> tuple[str, Parameters]:
-        row = (self.payment.payment_hash, msgspec.msgpack.encode(self.payment))
-        return "INSERT OR REPLACE INTO payments VALUES (?, ?)", row
+        payment = self.payment
+        row = (payment.payment_hash, payment.is_running, msgspec.msgpack.encode(payment))
+        return "INSERT OR REPLACE INTO payments VALUES (?, ?, ?)", row
 
 
 class Sending:
@@ -78,7 +79,7 @@ class Sending:
         self._running: dict[bytes, Outgoing] = {}
         self._ended: dict[bytes, send.Payment] = {}
         self._parts: dict[HtlcKey, tuple[Outgoing, int]] = {}
-        self._settled_hashes: set[bytes] = set()
+        self._store: Store
         # searches that found nothing while a channel of ours had no slot: tried again once one is free
         self._waiting: deque[tuple[Outgoing, send.FindRoutes]] = deque()
         self.settled = 0
@@ -87,13 +88,11 @@ class Sending:
 
     def load(self, store: Store) -> None:
         """Take up what was under way; `resume` goes on with it."""
-        for (data,) in store.rows("SELECT data FROM payments"):
+        self._store = store
+        for (data,) in store.rows("SELECT data FROM payments WHERE running = 1"):
             assert isinstance(data, bytes)
             payment = msgspec.msgpack.decode(data, type=send.Payment)
-            if payment.phase is send.Phase.RUNNING or payment.parts:
-                self._running[payment.payment_hash] = Outgoing(payment, self._runtime.now())
-            if payment.phase is send.Phase.SETTLED:
-                self._settled_hashes.add(payment.payment_hash)
+            self._running[payment.payment_hash] = Outgoing(payment, self._runtime.now())
         for channel_id, htlc_id, payment_hash, part_id in store.rows("SELECT * FROM payment_parts"):
             assert isinstance(channel_id, bytes)
             assert isinstance(htlc_id, int)
@@ -117,8 +116,10 @@ class Sending:
         payment_hash = payment.payment_hash
         if payment_hash in self._running:
             raise Refused("this payment is under way")
-        if payment_hash in self._settled_hashes:
+        if payment.keysend_preimage is None and await self._is_settled(payment_hash):
             raise Refused("this has been paid already")
+        if payment_hash in self._running:
+            raise Refused("this payment is under way")
         if len(self._running) >= MAX_RUNNING:
             raise Refused("too many payments are under way")
         outgoing = Outgoing(payment, self._runtime.now())
@@ -126,6 +127,21 @@ class Sending:
         self._advance(outgoing, send.Start(self._runtime.now()))
         result = await outgoing.done
         return outgoing.payment, result
+
+    async def _is_settled(self, payment_hash: bytes) -> bool:
+        """Whether this hash was paid before, however long ago: no invoice is paid twice."""
+        known = self._ended.get(payment_hash)
+        if known is None:
+            query = partial(
+                self._store.rows, "SELECT data FROM payments WHERE payment_hash = ?", (payment_hash,)
+            )
+            rows = await self._runtime.run_blocking("store", query)
+            if not rows:
+                return False
+            data = rows[0][0]
+            assert isinstance(data, bytes)
+            known = msgspec.msgpack.decode(data, type=send.Payment)
+        return known.phase is send.Phase.SETTLED
 
     @property
     def pending(self) -> int:
@@ -183,7 +199,7 @@ class Sending:
         for effect in effects:
             self._run(outgoing, effect)
         payment = outgoing.payment
-        if payment.phase is not send.Phase.RUNNING and not payment.parts:
+        if not payment.is_running:
             self._running.pop(payment.payment_hash, None)
             self._ended[payment.payment_hash] = payment
             if len(self._ended) > MAX_ENDED_KEPT:
@@ -201,7 +217,6 @@ class Sending:
                 self._pathfinder.channel_update(raw)
             case send.Report(send.Settled(preimage, fee_msat)):
                 self.settled += 1
-                self._settled_hashes.add(outgoing.payment.payment_hash)
                 self._journal.reply(partial(_finish, outgoing.done, Result(preimage, fee_msat, "")))
             case send.Report(send.Failed(reason)):
                 self.failed += 1

@@ -78,6 +78,11 @@ class Payment(Struct, frozen=True, kw_only=True):
         return self.amount_msat - self.settled_msat - sum(part.amount_msat for part in self.parts)
 
     @property
+    def is_running(self) -> bool:
+        """Whether anything can still happen to it."""
+        return self.phase is Phase.RUNNING or bool(self.parts)
+
+    @property
     def fee_msat(self) -> int:
         """Paid and promised."""
         return self.settled_fee_msat + sum(part.fee_msat for part in self.parts)

@@ -12,6 +12,7 @@ pytestmark = pytest.mark.interop
 TEMPORARY_CHANNEL_FAILURE = 0x1000 | 7
 FEE_INSUFFICIENT = 0x1000 | 12
 INCORRECT_CLTV_EXPIRY = 0x1000 | 13
+EXPIRY_TOO_SOON = 0x1000 | 14
 INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS = 0x4000 | 15
 UNKNOWN_NEXT_PEER = 0x4000 | 10
 FINAL_DELTA = 42
@@ -134,6 +135,7 @@ async def test_we_relay_between_ldk_nodes_and_tell_what_is_wrong(chain, ldk, clu
 
     assert await code(fee_msat=FEES["base_msat"] - 1) == FEE_INSUFFICIENT
     assert await code(delta=FEES["cltv_delta"] - 60) == INCORRECT_CLTV_EXPIRY
+    assert await code(final=1) == EXPIRY_TOO_SOON
     assert await code(to=123 << 40) == UNKNOWN_NEXT_PEER
     assert await code(amount_msat=400_000_000) == TEMPORARY_CHANNEL_FAILURE
     await pay()
