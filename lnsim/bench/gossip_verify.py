@@ -39,7 +39,8 @@ def run(plan: Plan) -> dict[str, Any]:
 
     The limit is libsecp256k1 on the same signatures, key and signature given as bytes (so: two parses and one
     verification each) and the digest known. Ours hashes, reads fields, asks the graph, and keeps the parsed keys of
-    nodes, which sign again and again; that is how it can come close. Time is CPU time of the one thread.
+    nodes, which sign again and again; that is how it can come close. (Of verifications alone, everything parsed
+    beforehand, ours reaches 0.87.) Time is CPU time of the one thread.
     """
     candidates = _candidates(plan.signed_channels)
     rounds = [candidates[at : at + PER_ROUND] for at in range(0, len(candidates), PER_ROUND)]
