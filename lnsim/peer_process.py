@@ -15,14 +15,14 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from node.runtime.zmq_client import ZmqHints
-from node.standalone import Standalone
 
 from lnsim.peer_load import Load, LoadPlan
 from node.errors import Refused
 from node.runtime import logs
 from node.runtime.config import StandaloneConfig
 from node.runtime.runtime import SystemRuntime
+from node.runtime.zmq_client import ZmqHints
+from node.standalone import Standalone
 
 MAX_LINE_BYTES = 4 << 20
 PAYING = frozenset({"pay", "keysend"})

@@ -195,7 +195,8 @@ def _explain(error: msgspec.ValidationError, kind: type[Section]) -> str:
         if "unknown field" in message and field in ("$", "top level")
         else ""
     )
-    remedy = remedy or "`lnnode check-config --defaults` shows every field with its meaning"
+    name = next((name for name, known in KINDS.items() if known is kind), "backend")
+    remedy = remedy or f"`lnnode check-config {name} --defaults` shows every field with its meaning"
     return f"{field}: {message}; {remedy}"
 
 
