@@ -12,6 +12,7 @@ from typing import NamedTuple
 from node.errors import Refused
 
 SCHEMA_VERSION = 1
+LOCK_TIMEOUT_S = 1.0  # a backend that is just ending lets go sooner; another one never does
 
 SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -56,7 +57,9 @@ class Store:
     def __init__(self, path: Path) -> None:
         """Open or create. Raises Refused where the file is in use, of a newer release, or no database of ours."""
         self._path = path
-        self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=256)
+        self._db = sqlite3.connect(
+            path, timeout=LOCK_TIMEOUT_S, isolation_level=None, check_same_thread=False, cached_statements=256
+        )
         self.commits = 0
         try:
             self._prepare()

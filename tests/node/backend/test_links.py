@@ -1,0 +1,315 @@
+"""The backend's end of the link against frontends that are late, wrong or taken over."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.backend.handshakes import Handshakes
+from node.backend.links import FrontendLink
+from node.backend.session import SessionState
+from node.crypto.keys import public_key
+from node.link import frames
+from node.link import messages as m
+from node.peer.handshake import Initiator, Responder
+
+NODE_SECRET, PEER_SECRET = b"\x11" * 32, b"\x22" * 32
+NODE_ID, PEER_ID = public_key(NODE_SECRET), public_key(PEER_SECRET)
+HELLO = m.Hello(m.PROTOCOL_MIN, m.PROTOCOL_MAX, "f1", "test")
+
+
+class FakeRuntime:
+    def __init__(self) -> None:
+        self.random, self.now_s, self.tasks = random.Random(1), 1_000.0, []
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def entropy(self, size: int) -> bytes:
+        return self.random.randbytes(size)
+
+    def spawn(self, work, name):
+        self.tasks.append(asyncio.get_running_loop().create_task(work))
+        return self.tasks[-1]
+
+    async def run_blocking(self, lane, work):
+        return work()
+
+    async def quiet(self) -> None:
+        while self.tasks:
+            await self.tasks.pop(0)
+
+
+class FakeTransport:
+    def __init__(self) -> None:
+        self.written, self.closed = b"", False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def set_write_buffer_limits(self, high: int) -> None: ...
+
+    def get_write_buffer_size(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.closed = True
+
+    abort = close
+
+
+class Office:
+    """Writes down what the link reports."""
+
+    def __init__(self) -> None:
+        self.calls: list = []
+
+    def __getattr__(self, name: str):
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+    def named(self, name: str) -> list:
+        return [call[1:] for call in self.calls if call[0] == name]
+
+
+class Identity:
+    epoch, node_id, chain_hash, features, graph_sequence, limits = (
+        3,
+        NODE_ID,
+        bytes(32),
+        b"\x80",
+        9,
+        m.Limits(),
+    )
+
+
+class Bench:
+    """One link, said hello to unless told otherwise."""
+
+    def __init__(self, hello: m.Hello | None = HELLO, per_s: int = 100) -> None:
+        self.runtime, self.office, self.transport = FakeRuntime(), Office(), FakeTransport()
+        self.link = FrontendLink(
+            self.runtime, self.office, Identity(), Handshakes(self.runtime, NODE_SECRET, per_s)
+        )
+        self.link.connection_made(self.transport)
+        if hello is not None:
+            self.tell(hello)
+
+    def tell(self, *messages: m.Control) -> None:
+        self.link.data_received(b"".join(map(frames.control, messages)))
+
+    def told(self, kind: type) -> list:
+        found = [
+            frames.decode_to_frontend(body)
+            for k, body in frames.FrameReader().receive(self.transport.written)
+            if k == frames.CONTROL
+        ]
+        return [message for message in found if isinstance(message, kind)]
+
+    async def peer_in(self, number: int = 1) -> Initiator:
+        """A peer through its whole handshake."""
+        peer = Initiator(PEER_SECRET, b"\x33" * 32, NODE_ID)
+        self.tell(m.HandshakeStarted(number, "1.2.3.4:5", peer.act_one()))
+        await self.runtime.quiet()
+        self.tell(m.Act(number, peer.act_two(self.told(m.Act)[-1].act)))
+        await self.runtime.quiet()
+        return peer
+
+
+def test_a_frontend_is_welcomed_with_the_epoch_and_the_limits() -> None:
+    (welcome,) = Bench().told(m.Welcome)
+
+    assert (welcome.protocol, welcome.epoch, welcome.node_id, welcome.graph_sequence) == (1, 3, NODE_ID, 9)
+
+
+def test_a_frontend_of_another_protocol_hears_why_and_is_let_go() -> None:
+    bench = Bench(m.Hello(99, 100, "f1", "future"))
+
+    assert "99-100" in bench.told(m.Rejected)[0].reason
+    assert bench.transport.closed
+    assert not bench.office.calls
+
+
+def test_a_backend_whose_term_is_over_says_so() -> None:
+    bench = Bench(m.Hello(1, 1, "f1", "test", highest_epoch=4))
+
+    assert "epoch 3 is over" in bench.told(m.Rejected)[0].reason
+
+
+@pytest.mark.parametrize("first", [m.SessionReady(1, b"", ""), m.GraphWanted(-1), m.Beat(1)])
+def test_nothing_comes_before_hello(first: m.Control) -> None:
+    bench = Bench(hello=None)
+    bench.tell(first)
+
+    assert bench.transport.closed
+    assert not bench.office.calls
+
+
+def test_hello_comes_once() -> None:
+    bench = Bench()
+    bench.tell(HELLO)
+
+    assert bench.transport.closed
+
+
+async def test_a_handshake_ends_with_keys_that_fit_the_peers() -> None:
+    bench = Bench()
+    peer = await bench.peer_in()
+    (established,) = bench.told(m.Established)
+
+    assert established.node_id == PEER_ID
+    assert (established.send_key, established.receive_key) == (peer.result.receive_key, peer.result.send_key)
+    assert bench.office.named("established")
+
+
+async def test_a_session_speaks_for_nobody_before_its_handshake_is_through() -> None:
+    """A frontend that is taken over can't have a message taken for a peer's that never shook hands through it."""
+    bench = Bench()
+    peer = Initiator(PEER_SECRET, b"\x33" * 32, NODE_ID)
+    bench.tell(m.HandshakeStarted(1, "1.2.3.4:5", peer.act_one()))
+    await bench.runtime.quiet()
+    bench.tell(m.SessionReady(1, b"\x00\x10", "1.2.3.4:5"), m.SessionReady(2, b"\x00\x10", ""))
+    bench.link.data_received(frames.peer(1, 1, b"\x00\x20") + frames.peer(2, 1, b"\x00\x20"))
+
+    assert not bench.office.named("ready")
+    assert not bench.office.named("message")
+
+
+async def test_acts_out_of_turn_end_the_session_and_nothing_else() -> None:
+    bench = Bench()
+    peer = Initiator(PEER_SECRET, b"\x33" * 32, NODE_ID)
+    bench.tell(
+        m.HandshakeStarted(1, "a", peer.act_one()),
+        m.Act(1, bytes(66)),
+        m.Act(1, bytes(66)),
+        m.Act(7, bytes(66)),
+    )
+    await bench.runtime.quiet()
+    bench.tell(m.Act(1, bytes(66)))
+    await bench.runtime.quiet()
+
+    assert not bench.office.named("established")
+    assert not bench.transport.closed
+    assert not bench.link.sessions
+
+
+async def test_an_act_that_does_not_verify_is_refused_by_its_cause() -> None:
+    bench = Bench()
+    bench.tell(m.HandshakeStarted(1, "a", b"\x00" + PEER_ID + bytes(16)))
+    await bench.runtime.quiet()
+
+    assert bench.told(m.HandshakeRefused) == [m.HandshakeRefused(1, "bad_mac")]
+
+
+async def test_strangers_handshakes_have_a_rate() -> None:
+    bench = Bench(per_s=2)
+    for number in range(5):
+        bench.tell(m.HandshakeStarted(number, "a", Initiator(PEER_SECRET, b"\x33" * 32, NODE_ID).act_one()))
+    await bench.runtime.quiet()
+    assert [refused.cause for refused in bench.told(m.HandshakeRefused)] == ["busy"] * 3
+
+    bench.runtime.now_s += 1
+    await bench.peer_in(9)
+    assert bench.office.named("established")
+
+
+async def test_a_dial_runs_the_other_role() -> None:
+    bench = Bench()
+    peer = Responder(PEER_SECRET, b"\x44" * 32)
+    initiator = Initiator(NODE_SECRET, b"\x55" * 32, PEER_ID)
+    bench.link.dials[5] = initiator
+    bench.tell(m.Act(1, peer.act_one(initiator.act_one()), dial=5))
+    await bench.runtime.quiet()
+    (established,) = bench.told(m.Established)
+    peer.act_three(established.act)
+
+    assert established.node_id == PEER_ID
+    assert peer.result.remote_static == NODE_ID
+    bench.tell(m.Act(2, bytes(50), dial=5))  # a dial is answered once
+    assert bench.told(m.HandshakeRefused) == [m.HandshakeRefused(2, "unknown dial")]
+
+
+async def test_messages_are_numbered_acknowledged_and_never_taken_twice() -> None:
+    bench = Bench()
+    await bench.peer_in()
+    bench.tell(m.SessionReady(1, b"\x00\x10", "a"))
+    bench.link.data_received(
+        frames.peer(1, 1, b"one") + frames.peer(1, 2, b"two") + frames.peer(1, 2, b"two")
+    )
+    assert [raw for _, raw in bench.office.named("message")] == [b"one", b"two"]
+    assert not bench.told(m.Acks)
+
+    bench.link.flush_acks()
+    assert bench.told(m.Acks) == [m.Acks(((1, 2),))]
+
+
+async def test_a_gap_ends_the_link() -> None:
+    bench = Bench()
+    await bench.peer_in()
+    bench.tell(m.SessionReady(1, b"\x00\x10", "a"))
+    bench.link.data_received(frames.peer(1, 2, b"two"))
+
+    assert bench.transport.closed
+
+
+async def test_a_lost_link_ends_its_sessions() -> None:
+    bench = Bench()
+    await bench.peer_in()
+    bench.tell(m.SessionReady(1, b"\x00\x10", "a"))
+    (session,) = bench.link.sessions.values()
+    bench.link.connection_lost(None)
+
+    assert session.state is SessionState.ENDED
+    assert bench.office.named("ended") == [(session, "link lost")]
+
+
+async def test_a_silent_frontend_is_let_go_and_a_stuck_session_too() -> None:
+    bench = Bench()
+    bench.tell(m.HandshakeStarted(1, "a", Initiator(PEER_SECRET, b"\x33" * 32, NODE_ID).act_one()))
+    await bench.runtime.quiet()
+    for _ in range(90):
+        bench.runtime.now_s += 1
+        bench.tell(m.Beat(1))
+        bench.link.beat()
+    assert not bench.link.sessions
+    assert not bench.transport.closed
+
+    bench.runtime.now_s += 11
+    bench.link.beat()
+    assert bench.transport.closed
+
+
+CONTROLS = st.one_of(
+    st.builds(m.HandshakeStarted, st.integers(0, 5), st.text(max_size=9), st.binary(max_size=70)),
+    st.builds(m.Act, st.integers(0, 5), st.binary(max_size=70), st.none() | st.integers(0, 3)),
+    st.builds(m.SessionReady, st.integers(0, 5), st.binary(max_size=20), st.text(max_size=9)),
+    st.builds(m.SessionEnded, st.integers(0, 5), st.text(max_size=9)),
+    st.builds(m.DialFailed, st.integers(0, 3), st.text(max_size=9)),
+    st.builds(m.Acks, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4).map(tuple)),
+    st.builds(m.GraphWanted, st.integers(-3, 9)),
+    st.builds(m.Beat, st.integers(0, 9), st.integers(0, 9)),
+)
+FRAMES = st.one_of(
+    CONTROLS.map(frames.control),
+    st.builds(frames.peer, st.integers(0, 5), st.integers(0, 9), st.binary(max_size=40)),
+    st.builds(frames.offer, st.integers(0, 5), st.integers(0, 5), st.binary(max_size=40)),
+    st.builds(frames.graph, st.integers(0, 5), st.binary(max_size=40)),
+    st.binary(max_size=30),
+)
+
+
+@given(st.lists(FRAMES, max_size=15))
+@settings(max_examples=150)
+def test_whatever_a_frontend_sends_nothing_is_raised(chunks: list[bytes]) -> None:
+    async def run() -> None:
+        bench = Bench()
+        for chunk in chunks:
+            if not bench.transport.closed:
+                bench.link.data_received(chunk)
+                await bench.runtime.quiet()
+        bench.link.beat()
+        bench.link.flush_acks()
+        assert not bench.office.named("established")
+
+    asyncio.run(run())
