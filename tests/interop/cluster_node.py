@@ -51,6 +51,7 @@ class Process:
         except TimeoutError:
             await self.kill()
             raise
+        assert self.process.returncode == 0, f"{self._kind}: {self._log.read_text()[-2000:]}"
 
 
 class ClusterNode:

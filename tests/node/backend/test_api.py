@@ -1,0 +1,103 @@
+"""The HTTP API over a real socket: every mistake has a sentence, and nothing works without the password."""
+
+import aiohttp
+import pytest
+
+from node.backend.api import Api
+from node.backend.commands import CALLS, Commands
+from node.errors import Refused
+from node.runtime.http_server import HttpServer
+
+
+class FewCommands(Commands):
+    """Answers without a node behind it."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def getinfo(self):
+        return {"node_id": "02"}
+
+    async def keysend(
+        self, *, node_id: str, amount_msat: int, max_fee_msat: int | None = None, timeout_s: float = 60.0
+    ):
+        return {"to": node_id, "amount_msat": amount_msat, "timeout_s": timeout_s}
+
+    async def disconnect(self, *, node_id: str):
+        raise Refused("this peer is not connected")
+
+    async def graph(self):
+        raise ZeroDivisionError("a secret that no user should read")
+
+
+@pytest.fixture
+async def api(tmp_path):
+    """`await api("getinfo", {...})`: the status and the answer."""
+    server = HttpServer(Api(FewCommands(), "pass word").application, f"unix:{tmp_path / 'api.sock'}")
+    await server.start()
+    connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
+    async with aiohttp.ClientSession(connector=connector) as http:
+
+        async def call(name: str, body: object = None, password: str | None = "pass word"):
+            token = aiohttp.encode_basic_auth("", password) if password is not None else None
+            headers = {"authorization": token} if token else {}
+            raw = body if isinstance(body, bytes) else None
+            arguments = None if isinstance(body, bytes) else body
+            async with http.post(
+                f"http://node/{name}", json=arguments, data=raw, headers=headers
+            ) as response:
+                return response.status, await response.json()
+
+        yield call
+    await server.stop()
+
+
+async def test_a_call_answers_in_json(api) -> None:
+    assert await api("getinfo") == (200, {"node_id": "02"})
+    assert await api("keysend", {"node_id": "ab", "amount_msat": 5, "timeout_s": 3}) == (
+        200,
+        {"to": "ab", "amount_msat": 5, "timeout_s": 3.0},
+    )
+
+
+@pytest.mark.parametrize("password", [None, "", "wrong", "pass word "])
+async def test_nothing_works_without_the_password(api, password: str | None) -> None:
+    assert await api("getinfo", password=password) == (401, {"error": "unauthorized"})
+
+
+async def test_an_unknown_call_names_those_that_there_are(api) -> None:
+    status, answer = await api("getinof")
+
+    assert status == 404
+    assert all(name in answer["error"] for name in CALLS)
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({}, "missing a required argument: 'node_id'"),
+        ({"node_id": "ab", "amount_msat": 1, "amout": 2}, "unexpected keyword argument 'amout'"),
+        ({"node_id": "ab", "amount_msat": "1"}, "amount_msat: Expected `int`, got `str`"),
+        ({"node_id": 5, "amount_msat": 1}, "node_id: Expected `str`, got `int`"),
+        ([1], "the body is no JSON object"),
+        (b"{", "the body is no JSON object"),
+    ],
+)
+async def test_a_wrong_argument_is_named(api, body: object, says: str) -> None:
+    status, answer = await api("keysend", body)
+
+    assert status == 400
+    assert says in answer["error"]
+
+
+async def test_a_refusal_is_a_sentence_and_a_fault_of_ours_tells_nothing(api) -> None:
+    assert await api("disconnect", {"node_id": "ab"}) == (400, {"error": "this peer is not connected"})
+    assert await api("graph") == (500, {"error": "internal error, see the log"})
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_every_call_refuses_an_argument_that_it_does_not_know(api, name: str) -> None:
+    status, answer = await api(name, {"no_such_argument": 1})
+
+    assert status == 400
+    assert answer["error"].startswith(f"{name}: ")
