@@ -1,0 +1,413 @@
+"""Three real backends over one chain, without sockets or threads, any of which can be killed at any commit.
+
+Killing leaves what `kill -9` leaves: the database file. Frames that a backend had let go of still arrive.
+"""
+
+import asyncio
+import random
+import shutil
+from hashlib import sha256
+
+import msgspec
+
+from lnsim.chain.embedded import EmbeddedNode
+from node.backend.backend import Backend
+from node.backend.identity import FEATURES
+from node.backend.receiving import Received
+from node.backend.session import Session, SessionState
+from node.backend.store import Store
+from node.channel.model import Link
+from node.link import frames
+from node.payment.send import Payment
+from node.runtime.config import BackendConfig, BitcoindConfig, ChannelConfig
+from node.runtime.runtime import SystemRuntime
+from node.wire.bolt1 import Init
+from node.wire.codec import encode
+
+NOW_S = 1_700_000_000.0
+NEVER_S = 3_600.0
+QUIET_TURNS = 20  # of the loop in which nothing happens
+MAX_TURNS = 20_000
+NAMES = "ABC"
+PAIRS = ("AB", "BC")
+INIT = encode(Init(b"", FEATURES.to_bytes()))
+FOREVER = frozenset(("journal", "chain", "sweep"))  # tasks that never end
+WINDOW_BYTES = 1 << 20
+PAY_TASK = "pay"
+
+
+class Crash(Exception):  # noqa: N818 - the end of a process is no error
+    """The process is gone from here on."""
+
+
+class Fuse:
+    """Has a node die at its `commit`-th transaction from now: before it, or once `outputs` outputs are out."""
+
+    def __init__(self, commit, outputs=None):
+        self.commits_left = commit
+        self.outputs_left = outputs  # None: before the transaction is durable
+        self.lit = False
+
+    def before(self):
+        self.commits_left -= 1
+        return self.commits_left < 0 and self.outputs_left is None
+
+    def after(self):
+        self.lit = self.commits_left < 0
+        return self.lit and self.outputs_left == 0
+
+    def burn(self):
+        """Whether there is no going on to the next output."""
+        if self.lit:
+            self.outputs_left -= 1
+        return self.lit and self.outputs_left < 0
+
+
+class FragileStore(Store):
+    """The real store; what the death of a process leaves does not depend on syncs, so it does none."""
+
+    def __init__(self, path, node):
+        super().__init__(path)
+        self._node = node
+        self._db.execute("PRAGMA synchronous=OFF")
+
+    def commit(self, statements):
+        fuse = self._node.fuse
+        if fuse is not None and fuse.before():
+            self._node.die()
+        super().commit(statements)
+        if fuse is not None and fuse.after():
+            self._node.die()
+
+
+class LocalRuntime(SystemRuntime):
+    """No sockets, no threads, no clock, no chance."""
+
+    def __init__(self, seed, on_failure):
+        super().__init__(on_failure)
+        self.random = random.Random(seed)
+
+    def now(self):
+        return NOW_S
+
+    def monotonic(self):
+        return NOW_S
+
+    def entropy(self, size):
+        return self.random.randbytes(size)
+
+    async def run_blocking(self, lane, work):
+        await asyncio.sleep(0)  # the loop goes on deciding meanwhile
+        return work()
+
+    async def listen(self, address, factory, *, share_port=False):
+        return NoListener()
+
+    @property
+    def names(self):
+        return [task.get_name() for task in self._tasks]
+
+    def cancel_all(self):
+        for task in self._tasks - {asyncio.current_task()}:
+            task.cancel()
+
+
+class NoListener:
+    address = "nowhere"
+
+    def close(self):
+        pass
+
+
+class End:
+    """One side of a connection: the carrier of one session."""
+
+    frontend_id = "wire"
+
+    def __init__(self, node, number, remote_node_id):
+        self.node = node
+        self.other = None
+        self.reader = frames.FrameReader()
+        self.session = Session(self, number, "", NOW_S, WINDOW_BYTES)
+        self.session.node_id = remote_node_id
+        self.session.state = SessionState.READY
+
+    def write(self, frame):
+        if self.node.is_dead or self.session.state is not SessionState.READY:
+            return
+        for kind, body in self.reader.receive(frame):
+            if kind == frames.PEER:
+                _, sequence, raw = frames.split_peer(body)
+                self.node.world.later(self.other.deliver, sequence, raw)
+
+    def deliver(self, sequence, raw):
+        if not self.node.is_dead and self.session.state is SessionState.READY:
+            self.other.session.send_window.acked(sequence)
+            self.node.backend.switchboard.message(self.session, raw)
+
+    def end_session(self, session, cause, message=b""):
+        self.node.world.faults.append(f"{self.node.name}: {cause}")
+        self.cut(cause)
+
+    def cut(self, cause):
+        """Over for us now, and for the peer once it has had what was on its way."""
+        self.close(cause)
+        self.node.world.later(self.other.close, cause)
+
+    def close(self, cause):
+        if self.session.state is SessionState.READY:
+            self.session.state = SessionState.ENDED
+            if not self.node.is_dead:
+                self.node.backend.switchboard.ended(self.session, cause)
+
+
+class Node:
+    """One backend, and after its death the next one from the same directory."""
+
+    def __init__(self, world, name):
+        self.world = world
+        self.name = name
+        self.lives = 0
+        self.ends = {}
+        self.fuse = None
+
+    async def start(self):
+        self.lives += 1
+        self.is_dead = False
+        directory = self.world.directory / self.name
+        directory.mkdir(parents=True, exist_ok=True)
+        self.runtime = LocalRuntime(f"{self.name}{self.lives}", self._task_failed)
+        config = BackendConfig(
+            data_dir=str(directory),
+            reconnect=False,
+            bitcoind=BitcoindConfig(poll_interval_s=NEVER_S),
+            channels=ChannelConfig(minimum_depth=1),
+        )
+        self.hints = self.world.chain.hints()
+        client = self.world.chain.client("")
+        self.store = FragileStore(directory / "lnsim.sqlite", self)
+        self.backend = Backend(self.runtime, config, client, self.store, "test", self.hints)
+        self._guard(self.backend.journal)
+        await self.backend.start()
+
+    def _guard(self, journal):
+        """Every output asks the fuse first; after the last one, a lit fuse goes off."""
+
+        def guarded(add):
+            return lambda output: add(lambda: self._release(output))
+
+        journal.send = guarded(journal.send)
+        journal.publish = guarded(journal.publish)
+        journal.reply = guarded(journal.reply)
+        journal.after_commit(self._all_out)
+
+    def _release(self, output):
+        if self.fuse is not None and self.fuse.burn():
+            self.die()
+        output()
+
+    def _all_out(self):
+        if self.fuse is not None and self.fuse.lit:
+            self.die()
+
+    def die(self):
+        self.kill()
+        raise Crash
+
+    def kill(self):
+        """From here on this life decides, stores and says nothing."""
+        self.is_dead, self.fuse = True, None
+        self.hints.close()
+        self.runtime.cancel_all()
+        self.store.close()
+        ends, self.ends = self.ends, {}
+        for end in ends.values():
+            end.cut("killed")
+
+    def _task_failed(self, name, error):
+        if not isinstance(error, Crash):
+            self.world.faults.append(f"{self.name}: task {name}: {error!r}")
+
+    @property
+    def is_busy(self):
+        if self.is_dead:
+            return False
+        backend = self.backend
+        return (
+            not backend.journal._idle.is_set()
+            or backend.chain.height != self.world.chain.chain.height
+            or any(name not in FOREVER and name != PAY_TASK for name in self.runtime.names)
+        )
+
+    @property
+    def channels(self):
+        return {channel_id: r.channel for channel_id, r in self.backend.channels.by_id.items()}
+
+    @property
+    def balance_msat(self):
+        return sum(channel.local_msat for channel in self.channels.values())
+
+    def count(self, table):
+        return self.store.rows(f"SELECT count(*) FROM {table}")[0][0]
+
+    def payment(self, payment_hash):
+        rows = self.store.rows("SELECT data FROM payments WHERE payment_hash = ?", (payment_hash,))
+        return msgspec.msgpack.decode(rows[0][0], type=Payment) if rows else None
+
+    def received_msat(self, payment_hash):
+        rows = self.store.rows("SELECT data FROM invoices WHERE payment_hash = ?", (payment_hash,))
+        row = msgspec.msgpack.decode(rows[0][0], type=Received) if rows else None
+        return row.received_msat if row is not None and row.is_paid else 0
+
+
+class World:
+    def __init__(self, directory, chain=None):
+        self.directory = directory
+        self.chain = chain or EmbeddedNode(lambda: NOW_S)
+        self.faults = []
+        self.in_flight = 0
+        self.sessions = 0
+        self.nodes = {name: Node(self, name) for name in NAMES}
+
+    def __getitem__(self, name):
+        return self.nodes[name]
+
+    async def start(self):
+        for node in self.nodes.values():
+            await node.start()
+        self.join()
+        await self.quiet()
+
+    def join(self):
+        """Connect whoever is not."""
+        for pair in PAIRS:
+            one, two = self[pair[0]], self[pair[1]]
+            if one.ends.get(two.name) and one.ends[two.name].session.state is SessionState.READY:
+                continue
+            self.sessions += 1
+            ends = [
+                End(one, self.sessions, two.backend.node_id),
+                End(two, self.sessions, one.backend.node_id),
+            ]
+            ends[0].other, ends[1].other = ends[1], ends[0]
+            one.ends[two.name], two.ends[one.name] = ends
+            for end in ends:
+                self.later(end.node.backend.switchboard.ready, end.session, INIT)
+
+    def later(self, call, *arguments):
+        self.in_flight += 1
+        asyncio.get_running_loop().call_soon(self._now, call, arguments)
+
+    def _now(self, call, arguments):
+        self.in_flight -= 1
+        call(*arguments)
+
+    async def quiet(self):
+        """Until nothing moves any more."""
+        still = 0
+        for _ in range(MAX_TURNS):
+            await asyncio.sleep(0)
+            busy = self.in_flight or any(node.is_busy for node in self.nodes.values())
+            still = 0 if busy else still + 1
+            if still == QUIET_TURNS:
+                return
+        raise AssertionError(f"never quiet: {[(n.name, n.runtime.names) for n in self.nodes.values()]}")
+
+    async def recover(self, fuse=None):
+        """Start again whoever died, with a fuse in it for its new life; whether anybody had to be."""
+        died = [node for node in self.nodes.values() if node.is_dead]
+        for node in died:
+            await node.start()
+            node.fuse = fuse
+        self.join()
+        await self.quiet()
+        return bool(died)
+
+    async def stop(self):
+        for node in self.nodes.values():
+            if not node.is_dead:
+                node.fuse = None
+                node.kill()
+        await self.settle_tasks()
+
+    async def settle_tasks(self):
+        """Nothing of this world outlives it."""
+        mine = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+
+    def check_channels(self, count):
+        """Every channel is there at both ends, usable, empty, and the ends agree."""
+        assert self.faults == []
+        assert len(self["B"].channels) == count
+        for pair in PAIRS:
+            for one, two in (pair, pair[::-1]):
+                ours, theirs = self[one].channels, self[two].channels
+                for channel_id in ours.keys() & theirs.keys():
+                    mine, other = ours[channel_id], theirs[channel_id]
+                    assert mine.is_usable, (one, mine.phase, mine.link)
+                    assert mine.link is Link.ONLINE
+                    assert not mine.offered, (one, mine.offered)
+                    assert not mine.received, (one, mine.received)
+                    assert mine.local_msat == other.remote_msat
+                    assert mine.local_msat + mine.remote_msat == 1_000 * mine.funding_sat
+        shared = [c for pair in PAIRS for c in self[pair[0]].channels.keys() & self[pair[1]].channels.keys()]
+        assert sorted(shared) == sorted(self["B"].channels)
+        for node in self.nodes.values():
+            assert node.count("forwards") == 0, node.name
+            assert node.count("payment_parts") == 0, node.name
+            assert node.backend.htlcs.pending_forwards == 0
+            assert node.backend.sending.pending == 0
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A payment that somebody will make."""
+
+    payer: str
+    payee: str
+    amount_msat: int
+    bolt11: str
+    payment_hash: bytes
+    is_known: bool = True  # to its payee
+
+
+def start_paying(world, orders):
+    for order in orders:
+        node = world[order.payer]
+        node.runtime.spawn(_pay(node, order), PAY_TASK)
+
+
+async def _pay(node, order):
+    await node.backend.commands.pay(bolt11=order.bolt11)
+
+
+def check_payments(world, orders, before):
+    """Paid once or not at all, the same at both ends, and nobody has a millisatoshi that is not accounted for."""
+    expected = dict(before)
+    settled = []
+    for order in orders:
+        payment = world[order.payer].payment(order.payment_hash)
+        received_msat = world[order.payee].received_msat(order.payment_hash)
+        if payment is None:  # the payer died before it had decided anything
+            assert received_msat == 0, order
+            continue
+        assert not payment.is_running, order
+        assert (payment.preimage is not None) == (received_msat > 0), order
+        if payment.preimage is None:
+            continue
+        assert order.is_known
+        assert sha256(payment.preimage).digest() == order.payment_hash
+        assert received_msat == order.amount_msat
+        assert payment.fee_msat >= 0
+        expected[order.payer] -= order.amount_msat + payment.fee_msat
+        expected[order.payee] += received_msat
+        expected["B"] += payment.fee_msat
+        settled.append(order)
+    assert {name: node.balance_msat for name, node in world.nodes.items()} == expected
+    return settled
+
+
+def copy(template, directory):
+    for name in NAMES:
+        shutil.copytree(template / name, directory / name)
