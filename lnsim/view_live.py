@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import re
 import sys
 import termios
 import tty
@@ -83,7 +84,9 @@ def save_picture(scene: Scene, path: Path) -> None:
         color_system="truecolor",
     )
     console.print(render(scene, width, height))
-    console.save_svg(str(path), title="lnsim demo", theme=PICTURE_THEME)
+    svg = console.export_svg(title="lnsim demo", theme=PICTURE_THEME)
+    # The reader's own monospace font will do: a picture fetches nothing.
+    path.write_text(re.sub(r"@font-face \{[^}]*\}", "", svg))
 
 
 class Silence:
