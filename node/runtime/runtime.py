@@ -62,7 +62,7 @@ class Runtime(Protocol):
     ) -> Listener: ...
 
     async def connect(self, address: str, factory: ProtocolFactory) -> asyncio.Protocol:
-        """Raises OSError or TimeoutError where nobody answers."""
+        """Raises OSError or TimeoutError where nobody answers, Refused for what is no address."""
         ...
 
 
@@ -117,7 +117,12 @@ class SystemRuntime:
         if kind == "unix":
             _, protocol = await loop.create_unix_connection(factory, host)
         else:
-            _, protocol = await loop.create_connection(factory, host, port)
+            try:
+                _, protocol = await loop.create_connection(factory, host, port)
+            except (
+                ValueError
+            ) as error:  # an empty label, one too long, a zero byte: strangers announce any name
+                raise Refused(f"no host name: {error}") from error
         return protocol
 
 
@@ -151,7 +156,7 @@ def split_address(address: str) -> tuple[str, str, int]:
     if address.startswith("unix:"):
         return "unix", address.removeprefix("unix:"), 0
     host, colon, port = address.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65_535:
+    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise Refused(f'"{address}" is no address: say HOST:PORT, [V6]:PORT or unix:PATH')
     return "tcp", host.strip("[]"), int(port)
 
