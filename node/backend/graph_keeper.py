@@ -88,11 +88,15 @@ class GraphKeeper:
     # verdicts
 
     def offered(self, link: FrontendLink, number: int, raw: bytes) -> None:
-        """A frontend has checked form and signatures; what is left needs the chain."""
-        if int.from_bytes(raw[:2], "big") != gossip.CHANNEL_ANNOUNCEMENT:
+        """A frontend has checked form and signatures; what is left needs the chain.
+
+        The form is checked again, for a frontend may lie: MalformedMessage ends its link.
+        """
+        kind = gossip.check_size(raw)
+        if kind != gossip.CHANNEL_ANNOUNCEMENT:
             verdict = admit(self.graph, raw, int(self._runtime.now()))
             if verdict is Verdict.ACCEPTED:
-                is_update = int.from_bytes(raw[:2], "big") == gossip.CHANNEL_UPDATE
+                is_update = kind == gossip.CHANNEL_UPDATE
                 self.change(ChannelUpdated(raw) if is_update else NodeAnnounced(raw))
             self._answer(link, number, verdict)
         elif self._lookups >= MAX_LOOKUPS:

@@ -8,6 +8,7 @@ from node.backend.session import Session, SessionState
 from node.errors import MalformedMessage
 from node.link import frames
 from node.link.messages import (
+    MAX_FRONTEND_ID,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
     Acks,
@@ -33,6 +34,7 @@ from node.runtime import logs
 from node.runtime.runtime import Runtime
 
 MAX_FRONTENDS = 64  # far above any deployment; bounds what a leaked socket could make us hold
+MAX_ADDRESS = 300  # characters: the longest host name, and a port
 MAX_LINK_BUFFER_BYTES = 64 << 20  # a frontend that reads this slowly is as good as dead
 
 log = logs.get("link")
@@ -45,7 +47,11 @@ class Office(Protocol):
     def ready(self, session: Session, init: bytes) -> None: ...
     def message(self, session: Session, raw: bytes) -> None: ...
     def ended(self, session: Session, cause: str) -> None: ...
-    def dial_failed(self, dial: int, cause: str) -> None: ...
+    def dial_failed(self, link: "FrontendLink", dial: int, cause: str) -> None: ...
+    def has_room(self, frontend_id: str) -> bool:
+        """Whether one more frontend, of this name, can be had."""
+        ...
+
     def offered(self, link: "FrontendLink", number: int, raw: bytes) -> None: ...
     def graph_wanted(self, link: "FrontendLink", after: int) -> None: ...
     def link_up(self, link: "FrontendLink") -> None: ...
@@ -174,7 +180,7 @@ class FrontendLink(asyncio.Protocol):
                 self._office.message(session, raw)
         elif kind == frames.CONTROL:
             self._control(frames.decode_to_backend(body))
-        elif kind == frames.OFFER:
+        elif kind == frames.OFFER and self.frontend_id:
             offer, _, raw = frames.split_offer(body)
             self._office.offered(self, offer, raw)
         else:
@@ -199,15 +205,15 @@ class FrontendLink(asyncio.Protocol):
                 self._act(number, act, dial)
             case DialFailed(dial, cause):
                 self.dials.pop(dial, None)
-                self._office.dial_failed(dial, cause)
+                self._office.dial_failed(self, dial, cause[:MAX_ADDRESS])
             case SessionReady(number, init, address):
                 if (session := self.sessions.get(number)) and session.state is SessionState.INIT:
                     session.state = SessionState.READY
-                    session.address = address
+                    session.address = address[:MAX_ADDRESS]
                     self._office.ready(session, init)
             case SessionEnded(number, cause):
                 if ended := self.sessions.get(number):
-                    self._end(ended, cause)
+                    self._end(ended, cause[:MAX_ADDRESS])
             case GraphWanted(after):
                 self._office.graph_wanted(self, after)
             case _:
@@ -217,19 +223,20 @@ class FrontendLink(asyncio.Protocol):
         """Versioned from the first message on: a frontend out of range hears why, once."""
         protocol = min(hello.protocol_max, PROTOCOL_MAX)
         identity = self._identity
+        name = hello.frontend_id[:MAX_FRONTEND_ID]
         if protocol < max(hello.protocol_min, PROTOCOL_MIN):
             reason = f"link protocol {hello.protocol_min}-{hello.protocol_max}, we speak {PROTOCOL_MIN}-{PROTOCOL_MAX}"
-            self.write(frames.control(Rejected(reason)))
-            self.close()
+            self._reject(reason)
         elif hello.highest_epoch > identity.epoch:
-            self.write(
-                frames.control(Rejected(f"epoch {identity.epoch} is over, {hello.highest_epoch} was seen"))
-            )
-            self.close()
+            self._reject(f"epoch {identity.epoch} is over, {hello.highest_epoch} was seen")
+        elif not name:
+            self._reject("a frontend needs a name")
+        elif not self._office.has_room(name):
+            self._reject(f"there are {MAX_FRONTENDS} frontends already")
         else:
-            self.frontend_id = hello.frontend_id[:64]
-            self.capabilities = hello.capabilities
-            self.version = hello.version
+            self.frontend_id = name
+            self.capabilities = hello.capabilities[:MAX_FRONTEND_ID]
+            self.version = hello.version[:MAX_FRONTEND_ID]
             welcome = Welcome(
                 protocol=protocol,
                 epoch=identity.epoch,
@@ -241,6 +248,10 @@ class FrontendLink(asyncio.Protocol):
             )
             self.write(frames.control(welcome))
             self._office.link_up(self)
+
+    def _reject(self, reason: str) -> None:
+        self.write(frames.control(Rejected(reason)))
+        self.close()
 
     def _beat_heard(self, number: int, echo: int) -> None:
         if echo and echo == self._beat:
@@ -259,7 +270,7 @@ class FrontendLink(asyncio.Protocol):
         if number in self.sessions:
             raise MalformedMessage(f"session {number} is taken")
         window = self._identity.limits.session_window_bytes
-        session = Session(self, number, address, self._runtime.monotonic(), window)
+        session = Session(self, number, address[:MAX_ADDRESS], self._runtime.monotonic(), window)
         self.sessions[number] = session
         return session
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from node.backend.channels import Channels, Record
 from node.backend.journal import Journal
-from node.backend.links import FrontendLink
+from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.session import Session
 from node.channel import events as ev
 from node.channel.parameters import negotiated
@@ -74,7 +74,7 @@ class Switchboard:
         self._max_strangers = max_strangers
         self.peers: dict[bytes, Peer] = {}
         self.links: dict[str, FrontendLink] = {}
-        self._dials: dict[int, tuple[bytes, asyncio.Future[Session]]] = {}
+        self._dials: dict[int, tuple[FrontendLink, asyncio.Future[Session]]] = {}
         self._waiting: dict[bytes, list[asyncio.Future[Session]]] = {}
         self._next_dial = 0
         self._strangers: dict[bytes, None] = {}  # connected peers without channels, oldest first
@@ -224,6 +224,9 @@ class Switchboard:
 
     # links
 
+    def has_room(self, frontend_id: str) -> bool:
+        return frontend_id in self.links or len(self.links) < MAX_FRONTENDS
+
     def link_up(self, link: FrontendLink) -> None:
         old = self.links.get(link.frontend_id)
         if old is not None and old is not link:
@@ -236,8 +239,8 @@ class Switchboard:
             del self.links[link.frontend_id]
             log.warning("frontend_down", frontend=link.frontend_id)
         self.gossip.link_down(link)
-        for dial in list(link.dials):
-            self.dial_failed(dial, "frontend lost")
+        for dial in list(self._dials):
+            self.dial_failed(link, dial, "frontend lost")
 
     def offered(self, link: FrontendLink, number: int, raw: bytes) -> None:
         self.gossip.offered(link, number, raw)
@@ -260,7 +263,7 @@ class Switchboard:
         self._next_dial += 1
         dial = self._next_dial
         future: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
-        self._dials[dial] = (node_id, future)
+        self._dials[dial] = (link, future)
         self._waiting.setdefault(node_id, []).append(future)
         link.dials[dial] = initiator
         link.write(frames.control(Dial(dial, node_id, address, initiator.act_one(), DIAL_TIMEOUT_S)))
@@ -278,10 +281,11 @@ class Switchboard:
             if not waiting:
                 self._waiting.pop(node_id, None)
 
-    def dial_failed(self, dial: int, cause: str) -> None:
-        found = self._dials.pop(dial, None)
-        if found is not None and not found[1].done():
-            found[1].set_exception(Refused(f"connection failed: {cause}"))
+    def dial_failed(self, link: FrontendLink, dial: int, cause: str) -> None:
+        """A frontend gave up, or is gone; it speaks for its own dials alone."""
+        owner, future = self._dials.get(dial, (None, None))
+        if owner is link and future is not None and not future.done():
+            future.set_exception(Refused(f"connection failed: {cause}"))
 
     def beat(self) -> None:
         """Once per interval: signs of life to and from every frontend."""
