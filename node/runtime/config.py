@@ -71,9 +71,6 @@ class ChannelConfig(Section, frozen=True):
     max_pending: Annotated[int, about("unconfirmed channels of all peers together", ge=1)] = 100
     max_peers_without_channels: Annotated[int, about("sessions of peers that have no channel", ge=1)] = 1_000
     feerate_per_kw: Annotated[int, about("fee rate where the chain has no estimate", ge=253)] = 2_500
-    commit_interval_s: Annotated[float, about("longest wait for more updates before signing", ge=0, le=1)] = (
-        0.0
-    )
 
 
 class BackendConfig(Section, frozen=True):
