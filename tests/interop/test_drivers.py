@@ -108,10 +108,11 @@ async def test_a_held_payment_waits_for_claim_or_fail(chain, ldk):
 async def test_ldk_force_closes_and_sweeps(chain, ldk, anchors):
     alice, bob = await ldk("alice", anchors=anchors), await ldk("bob")
     channel = await joined(chain, alice, bob)
+    await alice.disconnect(bob.node_id)  # told of it, bob would publish his own commitment at the same time
     await alice.close(channel.channel_id, force=True)
-    await bob.event("channel_closed", reason="CounterpartyForceClosed")
     await chain.mempool()
     await chain.mine(6, alice, bob)
+    await bob.event("channel_closed", reason="CommitmentTxConfirmed")
     await bob.event("spendable_outputs")
     await chain.mine(144, alice, bob)
     await alice.event("spendable_outputs")
@@ -129,7 +130,8 @@ async def test_ldk_resolves_an_htlc_on_chain(chain, ldk, anchors, claimed):
     path = [hop(bob.node_id, channel.short_channel_id, 100_000_000, FINAL_DELTA)]
     sent = await alice.do("pay_route", bolt11=invoice, paths=[path])
     await bob.event("payment_claimable", payment_hash=sent["payment_hash"])
-    closer = bob if claimed else alice
+    closer, other = (bob, alice) if claimed else (alice, bob)
+    await closer.disconnect(other.node_id)  # told of it, the other would publish its own commitment
     await closer.close(channel.channel_id, force=True)
     await closer.event("broadcast")
     if claimed:

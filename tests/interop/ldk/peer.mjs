@@ -51,6 +51,7 @@ const rpc = new Rpc(options.rpc);
 const later = []; // what a callback of LDK wants done: LDK must not be called from inside its own callbacks
 const held = new Map(); // payment hash -> preimage, of claimable payments that wait for "claim" or "fail"
 const routes = new Map(); // payment hash -> hand-made route
+const published = new Set(); // ids of transactions that the chain has taken from us
 const resolved = new Set(); // claims on HTLCs that we have made a transaction for
 const onion_errors = []; // failure codes as LDK logged them: its events do not carry them
 let hold = false;
@@ -82,11 +83,17 @@ const broadcaster = ldk.BroadcasterInterface.new_impl({
   },
 });
 
+// Whether the chain took it. LDK repeats itself, bitcoind takes what it has already: the event comes once.
 async function broadcast(tx) {
-  await rpc.call("sendrawtransaction", tx).then(
-    (txid) => emit("broadcast", { txid, tx }),
-    (why) => emit("broadcast_failed", { why: why.message, tx }),
-  );
+  try {
+    const txid = await rpc.call("sendrawtransaction", tx);
+    if (!published.has(txid)) emit("broadcast", { txid, tx });
+    published.add(txid);
+    return true;
+  } catch (why) {
+    emit("broadcast_failed", { why: why.message, tx });
+    return false;
+  }
 }
 
 const { LDKChannelMonitorUpdateStatus_Completed: Completed } = ldk.ChannelMonitorUpdateStatus;
@@ -220,7 +227,8 @@ async function bump(wanted) {
   const claim = hex(wanted.claim_id);
   if (resolved.has(claim)) return; // LDK asks again with every few blocks, to raise the fee
   resolved.add(claim);
-  await broadcast(await resolve_htlcs(wanted, rpc, keys.as_SignerProvider()));
+  const tx = await resolve_htlcs(wanted, rpc, keys.as_SignerProvider()).catch((why) => emit("trouble", { why: why.message }));
+  if (!tx || !(await broadcast(tx))) resolved.delete(claim); // the next asking tries another coin
 }
 
 async function fund({ temporary_channel_id, counterparty_node_id, channel_value_satoshis, output_script }) {
