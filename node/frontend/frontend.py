@@ -19,6 +19,8 @@ from node.wire.features import Features
 SWEEP_INTERVAL_S = 1.0
 MAX_PONG_SIZE = 256  # asked for in our pings: some cover traffic, little cost
 
+_VERDICTS = frozenset(Verdict)
+
 log = logs.get("frontend")
 
 
@@ -42,6 +44,7 @@ class Frontend:
         self._number = int(runtime.now()) << 24
         self._listener: Listener | None = None
         self.listening = asyncio.Event()
+        self._opening = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -61,6 +64,9 @@ class Frontend:
         for task in self._tasks:
             task.cancel()
         self.uplink.abort()
+        self.gossip.current = False
+        async with self._opening:  # a port on its way sees that it is not wanted any more
+            self._close_port()
 
     @property
     def address(self) -> str:
@@ -78,16 +84,12 @@ class Frontend:
             ping_interval_s=message.limits.ping_interval_s,
             ping_timeout_s=message.limits.ping_timeout_s,
         )
-        limits = message.limits
-        self.gossip.configure(
-            message.node_id, message.chain_hash, limits.queries_per_s, limits.flush_interval_s
-        )
-        known = self.gossip.graph.sequence if self.gossip.graph.channels else -1
-        self.uplink.graph_wanted(known)
+        self.gossip.configure(message)
 
     def link_lost(self) -> None:
         """Without a backend no peer can be served; they come back through whoever has one."""
         log.warning("link_lost", sessions=len(self.connections))
+        self.gossip.current = False
         self._close_port()
         for connection in list(self.connections.values()):
             connection.close("backend lost")
@@ -101,8 +103,9 @@ class Frontend:
             self.runtime.spawn(self._open_port(), "listen")
 
     def verdicts(self, verdicts: tuple[tuple[int, int], ...]) -> None:
-        for offer, verdict in verdicts:
-            self.gossip.verdict(offer, Verdict(verdict))
+        for offer, number in verdicts:
+            # a backend one release ahead may have reasons to refuse that we do not know
+            self.gossip.verdict(offer, Verdict(number) if number in _VERDICTS else Verdict.UNSUITABLE)
 
     def start_sync(self, connection: PeerConnection) -> None:
         self.gossip.start_sync(connection)
@@ -118,12 +121,21 @@ class Frontend:
         )
 
     async def _open_port(self) -> None:
-        if self._listener is None and self._config.listen:
-            self._listener = await self.runtime.listen(
-                self._config.listen, lambda: PeerConnection(self), share_port=True
-            )
-            log.info("listening", address=self._listener.address)
-        self.listening.set()
+        async with self._opening:
+            if self._listener is None and self.gossip.current and self._config.listen:
+                listener = await self.runtime.listen(
+                    self._config.listen, lambda: PeerConnection(self), share_port=True
+                )
+                if not self._current():  # the link was lost meanwhile
+                    listener.close()
+                    return
+                self._listener = listener
+                log.info("listening", address=listener.address)
+        if self.gossip.current:
+            self.listening.set()
+
+    def _current(self) -> bool:  # asked again after a wait
+        return self.gossip.current
 
     def _close_port(self) -> None:
         self.listening.clear()

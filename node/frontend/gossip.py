@@ -20,6 +20,7 @@ from node.gossip.graph import (
 from node.gossip.queries import answer_ids, answer_range, matching
 from node.gossip.rebroadcast import Rebroadcast
 from node.gossip.validation import Verdict, check
+from node.link.messages import Welcome
 from node.peer.notice import warning
 from node.runtime import logs
 from node.runtime.runtime import Runtime
@@ -50,6 +51,7 @@ class FrontendGossip:
         self._node_id = b""
         self._queries_per_s = 5.0
         self.graph = Graph(bytes(32))
+        self._epoch = 0  # the term in which the copy was made: sequence numbers of another mean other changes
         self._next_graph: Graph | None = None  # a snapshot on its way in
         self.current = False
         self._rebroadcast = Rebroadcast()
@@ -61,18 +63,24 @@ class FrontendGossip:
 
     # the backend's side
 
-    def configure(
-        self, node_id: bytes, chain_hash: bytes, queries_per_s: float, flush_interval_s: float
-    ) -> None:
-        """What a Welcome says; a copy of another node's graph is worth nothing."""
-        self._node_id = node_id
-        self._queries_per_s = queries_per_s
-        self._rebroadcast.interval_s = flush_interval_s
-        if self.graph.chain_hash != chain_hash:
-            self.graph = Graph(chain_hash)
-        self.current = False
-        self._next_graph = None
+    def configure(self, welcome: Welcome) -> None:
+        """A new backend: what it was asked before is forgotten, and a copy of another's graph is worth nothing."""
+        self._node_id = welcome.node_id
+        self._queries_per_s = welcome.limits.queries_per_s
+        self._rebroadcast.interval_s = welcome.limits.flush_interval_s
         self._offers.clear()
+        self._aggregation, self._pending = Aggregation(), Pending()
+        if self.graph.chain_hash != welcome.chain_hash:
+            self.graph = Graph(welcome.chain_hash)
+        same = self._epoch == welcome.epoch and self.graph.channels
+        self._epoch = welcome.epoch
+        self._want(self.graph.sequence if same else -1)
+
+    def _want(self, after: int) -> None:
+        """Ask for all changes after this one; from -1 on it is the whole graph, which may be an empty one."""
+        self.current = False
+        self._next_graph = Graph(self.graph.chain_hash) if after < 0 else None
+        self._backend.graph_wanted(after)
 
     def records(self, first_sequence: int, deltas: Iterable[Delta]) -> None:
         """Changes of the graph; 0 as first sequence: part of a snapshot."""
@@ -80,16 +88,17 @@ class FrontendGossip:
             if self._next_graph is None:
                 self._next_graph = Graph(self.graph.chain_hash)
             for delta in deltas:
+                _check_size(delta)
                 self._next_graph.apply(delta)
             return
         if not self.current:
             return
         if first_sequence != self.graph.sequence + 1:
             log.warning("graph_gap", have=self.graph.sequence, got=first_sequence)
-            self.current = False
-            self._backend.graph_wanted(self.graph.sequence)
+            self._want(self.graph.sequence)
             return
         for delta in deltas:
+            _check_size(delta)
             self._change(delta)
 
     def snapshot_complete(self, sequence: int) -> None:
@@ -98,7 +107,7 @@ class FrontendGossip:
             self.graph, self._next_graph = self._next_graph, None
             self.graph.sequence = sequence
         if self.graph.sequence != sequence:
-            self._backend.graph_wanted(-1)
+            self._want(-1)
             return
         self.current = True
 
@@ -283,3 +292,18 @@ class FrontendGossip:
         if not connection.writable:
             return  # its turn stays due until the socket has room
         connection.send(list(self._rebroadcast.flush(number, now_s).messages))
+
+
+def _check_size(delta: Delta) -> None:
+    """Raises MalformedMessage where the bytes in a change are not what it says: nothing below looks again."""
+    match delta:
+        case ChannelAdded(raw):
+            kind, wanted = gossip.check_size(raw), gossip.CHANNEL_ANNOUNCEMENT
+        case ChannelUpdated(raw):
+            kind, wanted = gossip.check_size(raw), gossip.CHANNEL_UPDATE
+        case NodeAnnounced(raw):
+            kind, wanted = gossip.check_size(raw), gossip.NODE_ANNOUNCEMENT
+        case _:
+            return
+    if kind != wanted:
+        raise MalformedMessage(f"a record about message {wanted} holds a {kind}")

@@ -37,6 +37,8 @@ from node.link.messages import (
 from node.runtime import logs
 from node.runtime.runtime import Runtime
 
+WELCOME_TIMEOUT_S = 10.0  # from the connection on; a backend that is there answers in milliseconds
+
 log = logs.get("uplink")
 
 
@@ -107,6 +109,7 @@ class Uplink(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._acks.clear()
         if self.welcomed is not None:
             self.welcomed = None
             self._tenant.link_lost()
@@ -128,11 +131,14 @@ class Uplink(asyncio.Protocol):
 
     def beat(self) -> None:
         """Once per interval: show that we live, and end a link that is silent."""
-        if self.welcomed is None:
+        if self._transport is None:
             return
-        if self._runtime.monotonic() - self.heard_s > self.welcomed.limits.beat_timeout_s:
+        welcomed = self.welcomed
+        patience_s = WELCOME_TIMEOUT_S if welcomed is None else welcomed.limits.beat_timeout_s
+        if self._runtime.monotonic() - self.heard_s > patience_s:
             log.error("link_silent")
             self.abort()
+        if welcomed is None:
             return
         self._control(Beat(1))
         self._control(self._tenant.status())
@@ -140,12 +146,14 @@ class Uplink(asyncio.Protocol):
     # frames
 
     def _frame(self, kind: int, body: bytes) -> None:
+        if self.welcomed is None and kind != frames.CONTROL:
+            raise MalformedMessage(f"a frame of kind {kind} before the welcome")
         if kind == frames.PEER:
             number, sequence, raw = frames.split_peer(body)
             connection = self._tenant.connections.get(number)
             if connection is not None and connection.receive_window.receive(sequence):
                 connection.send([raw])
-                self.sent(connection)
+                self._take_over(connection)
         elif kind == frames.GRAPH:
             first_sequence, records = frames.split_graph(body)
             self._tenant.graph_records(first_sequence, decode_deltas(records))
@@ -155,13 +163,13 @@ class Uplink(asyncio.Protocol):
             raise MalformedMessage(f"a frame of kind {kind}")
 
     def _receive(self, message: ToFrontend) -> None:
+        if self.welcomed is None:
+            self._first(message)
+            return
         connections = self._tenant.connections
         match message:
-            case Welcome():
-                self._welcome(message)
-            case Rejected(reason):
-                self.rejected = reason
-                log.error("rejected", reason=reason)
+            case Welcome() | Rejected():
+                raise MalformedMessage("a welcome comes first, and once")
             case Beat(number, _):
                 if number:
                     self._control(Beat(0, echo=number))
@@ -193,10 +201,24 @@ class Uplink(asyncio.Protocol):
             case _:
                 assert_never(message)
 
+    def _first(self, message: ToFrontend) -> None:
+        """Before its welcome a backend has no say: it may be one whose term is over."""
+        if isinstance(message, Welcome):
+            self._welcome(message)
+        elif isinstance(message, Rejected):
+            self.rejected = message.reason
+            log.error("rejected", reason=message.reason)
+            self.abort()
+        elif not isinstance(message, Beat):
+            raise MalformedMessage(f"{type(message).__name__} before the welcome")
+
     def _welcome(self, message: Welcome) -> None:
         """Fenced: a backend whose term is over is not obeyed."""
         if message.epoch < self.highest_epoch:
             raise MalformedMessage(f"epoch {message.epoch} is over, {self.highest_epoch} was seen")
+        if not PROTOCOL_MIN <= message.protocol <= PROTOCOL_MAX:
+            raise MalformedMessage(f"protocol {message.protocol} was not offered")
+        self.rejected = ""
         self.highest_epoch = message.epoch
         self.welcomed = message
         self._tenant.welcome(message)
@@ -233,8 +255,13 @@ class Uplink(asyncio.Protocol):
         self._write(frames.peer(connection.number, connection.send_window.sent(len(raw)), raw))
 
     def sent(self, connection: PeerConnection) -> None:
+        """The peer has caught up: what the backend sent it meanwhile is taken over now."""
+        self._take_over(connection)
+        self._flush_acks()
+
+    def _take_over(self, connection: PeerConnection) -> None:
         """What the backend sent is on its way to the peer; while that reads slowly, no more is taken over."""
-        if connection.writable:
+        if connection.writable and connection.receive_window.sequence:
             self._acks[connection.number] = connection.receive_window.sequence
 
     def ended(self, connection: PeerConnection, cause: str) -> None:

@@ -19,6 +19,7 @@ from node.link.messages import Control, ToBackend, ToFrontend
 CONTROL, PEER, OFFER, GRAPH = range(4)
 
 MAX_FRAME = 1 << 20  # a graph chunk is at most half of it; a peer message 65,535 bytes
+MAX_PEER_BODY = 16 + 65_535
 
 _HEAD = struct.Struct(">IB")
 _PEER = struct.Struct(">IBQQ")
@@ -54,8 +55,8 @@ def graph(first_sequence: int, records: bytes) -> bytes:
 
 def split_peer(body: bytes) -> tuple[int, int, bytes]:
     """(session, sequence, raw) of a PEER frame's body."""
-    if len(body) < 18:
-        raise MalformedMessage("a peer frame is cut")
+    if not 18 <= len(body) <= MAX_PEER_BODY:
+        raise MalformedMessage(f"a peer frame of {len(body)} bytes")
     session, sequence = _SESSION_AND_SEQUENCE.unpack_from(body)
     return session, sequence, body[16:]
 

@@ -4,12 +4,19 @@ Every message is a msgpack map with a `t` tag. Unknown fields are ignored and ne
 frontend one release behind or ahead works; what can't be expressed so raises the protocol number.
 """
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 
 MAX_FRONTEND_ID = 64  # characters; names a process in logs and metrics
+
+
+Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Interval = Annotated[float, Meta(gt=0)]
 
 
 class Control(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="t"):
@@ -26,8 +33,8 @@ class Limits(msgspec.Struct, frozen=True):
     ping_timeout_s: float = 30.0
     beat_interval_s: float = 1.0
     beat_timeout_s: float = 10.0
-    queries_per_s: float = 5.0
-    flush_interval_s: float = 60.0
+    queries_per_s: Interval = 5.0
+    flush_interval_s: Interval = 60.0
     max_write_buffer_bytes: int = 4_194_304
 
 
@@ -106,9 +113,9 @@ class Established(Control, frozen=True, tag="established"):
 
     session: int
     node_id: bytes
-    send_key: bytes
-    receive_key: bytes
-    chaining_key: bytes
+    send_key: Key
+    receive_key: Key
+    chaining_key: Key
     act: bytes = b""
 
 
@@ -150,7 +157,7 @@ class CloseSession(Control, frozen=True, tag="close"):
 
     session: int
     cause: str
-    message: bytes = b""
+    message: Annotated[bytes, Meta(max_length=65_535)] = b""
 
 
 class StartSync(Control, frozen=True, tag="sync"):

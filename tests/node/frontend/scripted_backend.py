@@ -33,7 +33,7 @@ from node.wire.features import Feature, Features
 FEATURES = Features.of(
     optional=(Feature.OPTION_DATA_LOSS_PROTECT, Feature.GOSSIP_QUERIES, Feature.GOSSIP_QUERIES_EX)
 )
-PATIENCE_S = 10.0  # only a failing test waits for so long
+PATIENCE_S = 3.0  # only a failing test waits for so long
 T = TypeVar("T")
 
 
