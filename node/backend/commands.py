@@ -23,6 +23,7 @@ COMMAND_TIMEOUT_S = 30.0
 MAX_EXTRA_EXPIRY_DELTA = 144  # BOLT 7, recommendations for routing: hides how far away the payee is
 DEFAULT_FEE_PPM = 10_000  # of the amount, where a payment names no limit
 DEFAULT_FEE_MSAT = 10_000
+MAX_LISTED = 10_000  # payments in one answer: some three megabytes
 
 
 class Commands:
@@ -221,8 +222,10 @@ class Commands:
             "reason": result.reason,
         }
 
-    async def payments(self) -> list[View]:
-        return [views.payment(payment) for payment in self._node.sending.payments()]
+    async def payments(self, *, count: int = MAX_LISTED) -> list[View]:
+        if not 0 < count <= MAX_LISTED:
+            raise Refused(f"count: 1 to {MAX_LISTED}")
+        return [views.payment(payment) for payment in await self._node.sending.payments(count)]
 
     async def received(self, *, payment_hash: str) -> View:
         row = await self._node.receiving.find(_hex(payment_hash, "payment_hash"))

@@ -23,7 +23,7 @@ from node.runtime import logs
 from node.runtime.runtime import Runtime
 
 MAX_RUNNING = 10_000  # payments under way at once
-MAX_ENDED_KEPT = 10_000  # results that can still be asked for without a look into the database
+MAX_ENDED_KEPT = 1_000  # of which it is known without a look into the database that they were paid
 
 log = logs.get("send")
 
@@ -147,9 +147,14 @@ class Sending:
     def pending(self) -> int:
         return len(self._running)
 
-    def payments(self) -> list[send.Payment]:
-        """Those under way, and the latest that ended."""
-        return [*(outgoing.payment for outgoing in self._running.values()), *self._ended.values()]
+    async def payments(self, count: int) -> list[send.Payment]:
+        """The newest, whatever became of them and however often we were restarted since."""
+        await self._journal.settled()
+        newest = "SELECT data FROM payments ORDER BY rowid DESC LIMIT ?"  # a changed row is a new row
+        rows = await self._runtime.run_blocking("store", partial(self._store.rows, newest, (count,)))
+        return [
+            msgspec.msgpack.decode(data, type=send.Payment) for (data,) in rows if isinstance(data, bytes)
+        ]
 
     def sweep(self) -> None:
         """Once a second: deadlines."""
