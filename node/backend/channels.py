@@ -165,8 +165,19 @@ class Channels:
         return effects
 
     def apply_all(self, records: Iterable[Record], event: ev.Event) -> None:
+        """An event that concerns many: a fault of ours in one channel does not keep it from the others."""
         for record in list(records):
+            self._apply_safely(record, event)
+
+    def _apply_safely(self, record: Record, event: ev.Event) -> bool:
+        try:
             self.apply(record, event)
+        except Exception:
+            # `step` is pure: where it raised, nothing has changed
+            channel_id = record.channel.channel_id.hex()
+            log.exception("internal_error", channel=channel_id, event_type=type(event).__name__)
+            return False
+        return True
 
     def tell(self, news: Callable[[], None]) -> None:
         """Pass news on after all effects that are being queued now; never from within one another."""
@@ -184,8 +195,8 @@ class Channels:
         """Once per transaction, commit to all that has come together since."""
         while self._to_sign:
             record, _ = self._to_sign.popitem()
-            if record.channel.wants_to_sign:
-                self.apply(record, ev.Sign())
+            if record.channel.wants_to_sign and not self._apply_safely(record, ev.Sign()):
+                self.surroundings.end_session(record.node_id, "internal error")
 
     # effects
 

@@ -82,6 +82,7 @@ class FrontendLink(asyncio.Protocol):
         self._reader = frames.FrameReader()
         self._transport: asyncio.Transport | None = None
         self._acks: dict[int, int] = {}
+        self._durable_acks: dict[int, int] = {}
         self.frontend_id = ""
         self.capabilities: tuple[str, ...] = ()
         self.version = ""
@@ -140,11 +141,16 @@ class FrontendLink(asyncio.Protocol):
         self.write(frames.control(CloseSession(session.number, cause, message)))
         self._end(session, cause)
 
+    def seal_acks(self) -> None:
+        """A transaction is closed: what was taken over so far may be acknowledged once it is durable."""
+        self._durable_acks |= self._acks
+        self._acks.clear()
+
     def flush_acks(self) -> None:
-        """Acknowledge what has been taken over (the journal calls this once its rows are durable)."""
-        if self._acks:
-            self.write(frames.control(Acks(tuple(self._acks.items()))))
-            self._acks.clear()
+        """The sealed transaction is durable."""
+        if self._durable_acks:
+            self.write(frames.control(Acks(tuple(self._durable_acks.items()))))
+            self._durable_acks.clear()
 
     def beat(self) -> None:
         """Send a sign of life; end a link that gives none."""
@@ -327,5 +333,6 @@ class FrontendLink(asyncio.Protocol):
         session.state = SessionState.ENDED
         self.sessions.pop(session.number, None)
         self._acks.pop(session.number, None)
+        self._durable_acks.pop(session.number, None)
         if was is SessionState.READY:
             self._office.ended(session, cause)

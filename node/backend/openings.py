@@ -65,7 +65,8 @@ class Openings:
         self._channels.add(channel, keys, key_index, effects)
 
     def _unwelcome(self, node_id: bytes, temporary_channel_id: bytes) -> str | None:
-        if self._channels.find(node_id, temporary_channel_id) is not None:
+        # of any peer: permanent ids can be told from the chain, and nobody may take the place of another's channel
+        if temporary_channel_id in self._channels.by_id:
             return "this temporary_channel_id is in use"
         pending = [r for r in self._channels.by_id.values() if not r.channel.is_opener and _is_pending(r)]
         if sum(record.node_id == node_id for record in pending) >= self._config.max_pending_per_peer:

@@ -80,6 +80,7 @@ class Switchboard:
         self._strangers: dict[bytes, None] = {}  # connected peers without channels, oldest first
         self.opener: Opener
         self.gossip: GossipOffice
+        journal.before_commit(self._seal_acks)
         journal.after_commit(self._flush_acks)
 
     # sessions
@@ -217,6 +218,10 @@ class Switchboard:
             channel = record.channel
             if message.short_channel_id in (channel.short_channel_id, channel.alias, channel.remote_alias):
                 self.gossip.private_update(record, message, raw)
+
+    def _seal_acks(self) -> None:
+        for link in self.links.values():
+            link.seal_acks()
 
     def _flush_acks(self) -> None:
         for link in self.links.values():

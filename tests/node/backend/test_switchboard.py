@@ -24,6 +24,9 @@ READY = bolt2.ChannelReady(b"c" * 32, b"\x02" + b"p" * 32)
 class FakeJournal:
     def wake(self) -> None: ...
 
+    def before_commit(self, hook) -> None:
+        self.sealing = hook
+
     def after_commit(self, hook) -> None:
         self.hook = hook
 
@@ -223,7 +226,8 @@ async def test_a_dial_fails_at_once_without_frontends_and_with_the_frontends_cau
     dialling = asyncio.create_task(board.connect(BOB, "1.2.3.4:5", initiator))
     await asyncio.sleep(0)
     (dial,) = link.dials
-    board.dial_failed(dial, "refused")
+    board.dial_failed(FakeLink("f2"), dial, "of another")
+    board.dial_failed(link, dial, "refused")
     with pytest.raises(Refused, match="connection failed: refused"):
         await dialling
     assert not link.dials
