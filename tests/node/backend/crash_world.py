@@ -6,6 +6,8 @@ Killing leaves what `kill -9` leaves: the database file. Frames that a backend h
 import asyncio
 import random
 import shutil
+from collections import deque
+from functools import partial
 from hashlib import sha256
 
 import msgspec
@@ -28,12 +30,13 @@ NOW_S = 1_700_000_000.0
 NEVER_S = 3_600.0
 QUIET_TURNS = 20  # of the loop in which nothing happens
 MAX_TURNS = 20_000
+SLOWEST_TURNS = 4  # that a message or a sync takes
 NAMES = "ABC"
 PAIRS = ("AB", "BC")
 INIT = encode(Init(b"", FEATURES.to_bytes()))
-FOREVER = frozenset(("journal", "chain", "sweep"))  # tasks that never end
 WINDOW_BYTES = 1 << 20
-PAY_TASK = "pay"
+PAY_TASK, OPEN_TASK = "pay", "opening"  # of users: wait for what may not come
+FOREVER = frozenset(("journal", "chain", "sweep", PAY_TASK, OPEN_TASK))
 
 
 class Crash(Exception):  # noqa: N818 - the end of a process is no error
@@ -97,7 +100,8 @@ class LocalRuntime(SystemRuntime):
         return self.random.randbytes(size)
 
     async def run_blocking(self, lane, work):
-        await asyncio.sleep(0)  # the loop goes on deciding meanwhile
+        for _ in range(1 + self.random.randrange(SLOWEST_TURNS)):  # the loop goes on deciding meanwhile
+            await asyncio.sleep(0)
         return work()
 
     async def listen(self, address, factory, *, share_port=False):
@@ -127,6 +131,7 @@ class End:
     def __init__(self, node, number, remote_node_id):
         self.node = node
         self.other = None
+        self.way = deque()  # what the peer has not had yet
         self.reader = frames.FrameReader()
         self.session = Session(self, number, "", NOW_S, WINDOW_BYTES)
         self.session.node_id = remote_node_id
@@ -138,7 +143,19 @@ class End:
         for kind, body in self.reader.receive(frame):
             if kind == frames.PEER:
                 _, sequence, raw = frames.split_peer(body)
-                self.node.world.later(self.other.deliver, sequence, raw)
+                self.send(self.other.deliver, sequence, raw)
+
+    def send(self, call, *arguments):
+        """In order, each after a while."""
+        self.way.append(partial(call, *arguments))
+        if len(self.way) == 1:
+            self.node.world.later(self._arrived)
+
+    def _arrived(self):
+        self.way[0]()
+        self.way.popleft()
+        if self.way:
+            self.node.world.later(self._arrived)
 
     def deliver(self, sequence, raw):
         if not self.node.is_dead and self.session.state is SessionState.READY:
@@ -152,7 +169,7 @@ class End:
     def cut(self, cause):
         """Over for us now, and for the peer once it has had what was on its way."""
         self.close(cause)
-        self.node.world.later(self.other.close, cause)
+        self.send(self.other.close, cause)
 
     def close(self, cause):
         if self.session.state is SessionState.READY:
@@ -176,7 +193,8 @@ class Node:
         self.is_dead = False
         directory = self.world.directory / self.name
         directory.mkdir(parents=True, exist_ok=True)
-        self.runtime = LocalRuntime(f"{self.name}{self.lives}", self._task_failed)
+        seed = f"{self.world.random.random()}{self.name}{self.lives}"
+        self.runtime = LocalRuntime(seed, self._task_failed)
         config = BackendConfig(
             data_dir=str(directory),
             reconnect=False,
@@ -236,7 +254,7 @@ class Node:
         return (
             not backend.journal._idle.is_set()
             or backend.chain.height != self.world.chain.chain.height
-            or any(name not in FOREVER and name != PAY_TASK for name in self.runtime.names)
+            or any(name not in FOREVER for name in self.runtime.names)
         )
 
     @property
@@ -261,8 +279,9 @@ class Node:
 
 
 class World:
-    def __init__(self, directory, chain=None):
+    def __init__(self, directory, chain=None, *, seed=0):
         self.directory = directory
+        self.random = random.Random(seed)
         self.chain = chain or EmbeddedNode(lambda: NOW_S)
         self.faults = []
         self.in_flight = 0
@@ -292,15 +311,18 @@ class World:
             ends[0].other, ends[1].other = ends[1], ends[0]
             one.ends[two.name], two.ends[one.name] = ends
             for end in ends:
-                self.later(end.node.backend.switchboard.ready, end.session, INIT)
+                end.other.send(end.node.backend.switchboard.ready, end.session, INIT)
 
-    def later(self, call, *arguments):
+    def later(self, call):
         self.in_flight += 1
-        asyncio.get_running_loop().call_soon(self._now, call, arguments)
+        asyncio.get_running_loop().call_soon(self._turn, call, self.random.randrange(SLOWEST_TURNS))
 
-    def _now(self, call, arguments):
+    def _turn(self, call, turns):
+        if turns:
+            asyncio.get_running_loop().call_soon(self._turn, call, turns - 1)
+            return
         self.in_flight -= 1
-        call(*arguments)
+        call()
 
     async def quiet(self):
         """Until nothing moves any more."""
@@ -336,6 +358,25 @@ class World:
         for task in mine:
             task.cancel()
         await asyncio.gather(*mine, return_exceptions=True)
+
+    async def check_fundings(self):
+        """What is on the chain has a channel at both its ends; what is not has none that counts. How many are."""
+        client, confirmed = self.chain.client(""), set()
+        for node in self.nodes.values():
+            for channel in node.channels.values():
+                place = channel.funding
+                if place and await client.txout(place.txid, place.output_index) is not None:
+                    confirmed.add(channel.channel_id)
+                else:
+                    assert not channel.is_usable
+        spent = sum(len(block_txs) - 1 for block_txs in self._blocks())
+        assert len(confirmed) == spent, "coins went where nobody looks"
+        assert {c for c, channel in self["B"].channels.items() if channel.is_usable} == confirmed
+        return len(confirmed)
+
+    def _blocks(self):
+        ledger = self.chain.chain.ledger
+        return [ledger.transactions(ledger.at(height)) for height in range(self.chain.chain.height + 1)]
 
     def check_channels(self, count):
         """Every channel is there at both ends, usable, empty, and the ends agree."""

@@ -5,10 +5,13 @@ said, and with one or two of its outputs out.
 """
 
 import asyncio
+import contextlib
 from itertools import count
 
 import pytest
-from crash_world import Fuse, Order, World, check_payments, copy, start_paying
+from crash_world import OPEN_TASK, Fuse, Order, World, check_payments, copy, start_paying
+
+from node.errors import Refused
 
 FUNDING_SAT = 1_000_000
 PUSH_MSAT = 400_000_000
@@ -65,11 +68,11 @@ def template(tmp_path_factory):
     chain.close()
 
 
-async def run(template, directory, victim, fuse, again=None):
+async def run(template, directory, victim, fuse, again=None, seed=0):
     """One life and death; whether the victim died at all."""
     source, chain, orders, last = template
     copy(source, directory)
-    world = World(directory, chain)
+    world = World(directory, chain, seed=seed)
     await world.start()
     world.check_channels(2)
     before = {name: node.balance_msat for name, node in world.nodes.items()}
@@ -93,16 +96,69 @@ async def run(template, directory, victim, fuse, again=None):
     return died
 
 
-@pytest.mark.parametrize("position", POSITIONS)
-@pytest.mark.parametrize("victim", ["B", "A", "C"])
-async def test_killed_at_every_commit(template, tmp_path, victim, position):
+async def at_every_commit(run, directory, victim, position):
+    """Run again and again, until the victim outlives the story; how often it did not."""
     for commit in count():
         fuse = Fuse(commit, POSITIONS[position])
         try:
-            died = await run(template, tmp_path / str(commit), victim, fuse)
+            died = await run(directory / str(commit), fuse)
         except BaseException as error:
             error.add_note(f"{victim} killed at commit {commit}: {position}")
             raise
         if not died:
-            break
-    assert commit > 5
+            return commit
+    raise AssertionError
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("victim", ["B", "A", "C"])
+async def test_killed_while_payments_run(template, tmp_path, victim, position):
+    async def story(directory, fuse):
+        return await run(template, directory, victim, fuse, seed=f"{victim}{position}")
+
+    assert await at_every_commit(story, tmp_path, victim, position) > 10
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+async def test_killed_again_while_it_recovers(template, tmp_path, position):
+    async def story(directory, fuse):
+        again = Fuse(fuse.commits_left % 5, fuse.outputs_left)
+        return await run(template, directory, "B", fuse, again, seed=position)
+
+    assert await at_every_commit(story, tmp_path, "B", position) > 10
+
+
+async def open_both(directory, victim, fuse):
+    """Two channels are opened; whether the victim died of it."""
+    world = World(directory, seed=victim)
+    await world.start()
+    world[victim].fuse = fuse
+    for opener, accepter in ("AB", "BC"):
+        world[opener].runtime.spawn(try_to_open(world, opener, accepter), OPEN_TASK)
+    await world.quiet()
+    world.chain.mine(BLOCKS)
+    await world.quiet()
+    world[victim].fuse = None
+    died = await world.recover()
+    world.chain.mine(BLOCKS)
+    await world.quiet()
+    opened = await world.check_fundings()
+    assert world.faults == []
+    assert died or opened == 2
+    await world.stop()
+    world.chain.close()
+    return died
+
+
+async def try_to_open(world, opener, accepter):
+    with contextlib.suppress(Refused):
+        await open_channel(world, opener, accepter)
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+@pytest.mark.parametrize("victim", ["B", "A", "C"])
+async def test_killed_while_channels_open(tmp_path, victim, position):
+    async def story(directory, fuse):
+        return await open_both(directory, victim, fuse)
+
+    assert await at_every_commit(story, tmp_path, victim, position) >= 3
