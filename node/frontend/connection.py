@@ -28,6 +28,7 @@ MAX_UNANSWERED = 500  # announcements of one peer that wait for a verdict; then 
 MAX_QUEUED_QUERIES = 20  # of one peer; honest ones send one at a time, and a filter
 BACKLOG_SLICE = 1_000  # messages encrypted together while a backlog is served
 WRITE_HIGH_BYTES = 256 * 1024
+GOODBYE_S = 5.0  # for a peer to read what was written before the close
 
 
 class Hold(Enum):
@@ -229,12 +230,16 @@ class PeerConnection(asyncio.Protocol):
             if first:
                 house.uplink.ready(self, raw)
             elif where is Route.BACKEND:
-                house.uplink.message(self, raw)
-                if self.send_window.exhausted:
-                    self.hold(Hold.CREDIT)
+                self.forward(raw)
             elif where is Route.GOSSIP:
                 house.gossip.receive(self, raw)
         self.send(session.messages_to_send())
+
+    def forward(self, raw: bytes) -> None:
+        """To the backend, within its credit: whoever decides that a message is the backend's comes through here."""
+        self._house.uplink.message(self, raw)
+        if self.send_window.exhausted:
+            self.hold(Hold.CREDIT)
 
     def send(self, raws: list[bytes]) -> None:
         """Queue messages; those of one turn of the loop share a write."""
@@ -260,6 +265,11 @@ class PeerConnection(asyncio.Protocol):
     @property
     def writable(self) -> bool:
         return self._writable and self._socket is not None
+
+    @property
+    def ready(self) -> bool:
+        """Whether init messages were exchanged: before that nothing else may be sent (BOLT 1)."""
+        return self.session is not None and self.session.ready
 
     # backlogs: answers to queries, what a filter asks for
 
@@ -346,8 +356,18 @@ class PeerConnection(asyncio.Protocol):
         self.flush()
         self._backlog = None
         if self._socket is not None:
-            self._socket.close()
+            _end(self._socket)
         self._house.closed(self, cause)
+
+
+def _end(socket: asyncio.Transport) -> None:
+    """What is still to be written has a moment; a peer that does not read it would keep socket and memory for ever."""
+    if socket.get_write_buffer_size() > WRITE_HIGH_BYTES:
+        socket.abort()
+        return
+    socket.close()
+    if socket.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(GOODBYE_S, socket.abort)
 
 
 def _descriptor(address: str) -> bytes | None:

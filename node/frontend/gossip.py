@@ -7,7 +7,7 @@ from node.errors import MalformedMessage
 from node.frontend.connection import Hold, PeerConnection
 from node.gossip import raw as gossip
 from node.gossip import sync
-from node.gossip.dedupe import Aggregation, Answer, Pending
+from node.gossip.dedupe import MAX_PROCESSING, Aggregation, Answer, Pending
 from node.gossip.graph import (
     ChannelAdded,
     ChannelRemoved,
@@ -37,7 +37,6 @@ class Backend(Protocol):
     """Where verdicts come from."""
 
     def offer(self, session: int, raw: bytes) -> int: ...
-    def message(self, connection: PeerConnection, raw: bytes) -> None: ...
     def graph_wanted(self, after: int) -> None: ...
 
 
@@ -201,6 +200,7 @@ class FrontendGossip:
             connection.hold(Hold.QUERIES)
 
     def _announcement(self, connection: PeerConnection, raw: bytes) -> None:
+        gossip.check_size(raw)  # bytes that are no message end the session
         if self._aggregation.knows(raw):  # no need to check its signatures again
             self._submit(connection, raw)
             return
@@ -215,10 +215,11 @@ class FrontendGossip:
             if self._pending.hold(self.graph, raw, connection.number, now_s):
                 connection.asked()
             elif raw[:2] == b"\x01\x02":
-                self._backend.message(connection, raw)  # perhaps of an unannounced channel of ours
+                connection.forward(raw)  # perhaps of an unannounced channel of ours
         elif verdict is Verdict.PRIVATE:
-            self._backend.message(connection, raw)
+            connection.forward(raw)
         elif verdict.is_fault:
+            self._throttle(connection)  # signatures cost more to check than to forge
             connection.send([warning(f"gossip: {verdict.name.lower()}")])
 
     def _submit(self, connection: PeerConnection, raw: bytes) -> None:
@@ -229,6 +230,8 @@ class FrontendGossip:
                 connection.asked()
                 if int.from_bytes(raw[:2], "big") == gossip.CHANNEL_ANNOUNCEMENT:
                     self._pending.expect(raw, self._runtime.now())
+                while len(self._offers) >= MAX_PROCESSING:  # verdicts that never came
+                    del self._offers[next(iter(self._offers))]
                 self._offers[self._backend.offer(connection.number, raw)] = raw
             case Answer.JOINED:
                 connection.asked()
@@ -268,8 +271,11 @@ class FrontendGossip:
     def sweep(self) -> None:
         """Once a second: what is due."""
         now_s, clock_s = self._runtime.monotonic(), self._runtime.now()
-        for number in self._rebroadcast.due(now_s)[:MAX_FLUSHES_PER_SWEEP]:
-            self._flush(number, now_s)
+        flushed = 0
+        for number in self._rebroadcast.due(now_s):
+            flushed += self._flush(number, now_s)  # a peer that does not read uses up nobody's turn
+            if flushed == MAX_FLUSHES_PER_SWEEP:
+                break
         for origins in self._aggregation.expire(now_s):
             self._answer(origins)
         for held in self._pending.expire(clock_s):
@@ -284,14 +290,16 @@ class FrontendGossip:
         if connection.queries <= self._queries_per_s:
             connection.release(Hold.QUERIES)
 
-    def _flush(self, number: int, now_s: float) -> None:
+    def _flush(self, number: int, now_s: float) -> bool:
+        """False where its turn stays due: until init is through, until the socket has room."""
         connection = self._connections.get(number)
         if connection is None:
             self._rebroadcast.leave(number)
-            return
-        if not connection.writable:
-            return  # its turn stays due until the socket has room
+            return False
+        if not (connection.ready and connection.writable):
+            return False
         connection.send(list(self._rebroadcast.flush(number, now_s).messages))
+        return True
 
 
 def _check_size(delta: Delta) -> None:

@@ -107,11 +107,16 @@ class Rebroadcast:
                 self._log[place - self._base].raw = None
 
     def due(self, now_s: float) -> tuple[int, ...]:
-        """The peers whose turn to be flushed has come; also drops what everyone has passed."""
+        """The peers whose turn to be flushed has come, the longest due first; also drops what everyone has passed."""
         if now_s >= self._trim_at_s:
             self._trim_at_s = now_s + self.interval_s
             self._trim()
-        return tuple([peer for peer, cursor in self._peers.items() if cursor.next_flush_s <= now_s])
+        due = [
+            (cursor.next_flush_s, peer)
+            for peer, cursor in self._peers.items()
+            if cursor.next_flush_s <= now_s
+        ]
+        return tuple([peer for _, peer in sorted(due)])
 
     def flush(self, peer: int, now_s: float) -> Flush:
         """Take what this peer is to get. The next turn is an interval later, unless `more` is left."""
