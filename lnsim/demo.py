@@ -93,7 +93,7 @@ class Demo:
         finally:
             await _cancel([*work, *faults])
             self._paid_s = loop.time() - began_s
-        self._monitor.phase = "settling what is in flight"
+        self._monitor.phase = "settling"
         await traffic.drain(PAYMENT_TIMEOUT_S)
 
     async def _mine(self) -> None:

@@ -15,6 +15,7 @@ from lnsim.cluster_process import Usage
 from lnsim.demo_state import (
     HUB,
     FrontendState,
+    Health,
     Note,
     PaymentsState,
     PeerState,
@@ -40,10 +41,10 @@ class Monitor:
 
     def __init__(self, cluster: Cluster, seed: int) -> None:
         self.traffic: Traffic | None = None
-        self.phase = "starting processes"
+        self.phase = "starting"
         self.notes: deque[Note] = deque(maxlen=MAX_NOTES)
         self.frontends: dict[str, FrontendState] = {
-            n: FrontendState(name=n, up=False) for n in cluster.frontends
+            n: FrontendState(name=n, health=Health.STARTING) for n in cluster.frontends
         }
         self.store_commits = 0
         self.carried: Counter[str] = Counter()  # payments settled, by the frontends of those who took part
@@ -53,8 +54,10 @@ class Monitor:
         self._peers: dict[str, PeerState] = {p.name: PeerState(name=p.name) for p in cluster.peers}
         self._away: dict[str, float] = {}  # peers that lost their session, and when
         self._channels: dict[str, dict[str, Any]] = {}  # by node id of the peer
+        self._failures: Counter[str] = Counter()  # since the last look, by reason
         self._guests: dict[str, str] = {}
-        self._processes: dict[str, ProcessState] = {}
+        shown = ("backend", *cluster.frontends, "chain", _peers(cluster))
+        self._processes = {n: ProcessState(name=n, health=Health.STARTING) for n in shown}
         self._pulses: deque[Pulse] = deque()
         self._last_pulse_s = 0.0
         self._usage: dict[str, tuple[float, Usage]] = {}
@@ -80,7 +83,7 @@ class Monitor:
             }
             self.carried.update(name for name in ends if name)
         else:
-            self.say("bad", f"{outcome.payment.payer} to {outcome.payment.payee} failed: {outcome.reason}")
+            self._failures[_short(outcome)] += 1
         if failed or now_s - self._last_pulse_s > 1 / PULSES_PER_S:
             self._last_pulse_s = now_s
             self._pulses.append(Pulse(outcome.payment.payer, outcome.payment.payee, now_s, not failed))
@@ -133,7 +136,9 @@ class Monitor:
 
     def cut(self, frontend: str) -> None:
         """A frontend was killed just now: its peers are away from this moment on."""
-        self.frontends[frontend] = msgspec.structs.replace(self.frontends[frontend], up=False, sessions=0)
+        self.frontends[frontend] = msgspec.structs.replace(
+            self.frontends[frontend], health=Health.DOWN, sessions=0
+        )
         for name, peer in self._peers.items():
             if peer.frontend == frontend:
                 self._away[name] = self.now_s()
@@ -151,6 +156,7 @@ class Monitor:
 
     async def look(self) -> None:
         self._measure()
+        self._tell_failures()
         if self.traffic is not None:
             self._settled.append(self.traffic.counts["settled"])
         if not self._cluster.node_id:
@@ -168,6 +174,13 @@ class Monitor:
         self._look_at_frontends(info["frontends"])
         self._look_at_peers(held, self._channels)
 
+    def _tell_failures(self) -> None:
+        """Those since the last look in one line: when a frontend is killed there are many."""
+        failures, self._failures = self._failures, Counter()
+        if failures:
+            (reason, _), count = failures.most_common(1)[0], failures.total()
+            self.say("bad", f"{count} failed: {reason}" if count > 1 else f"1 payment failed: {reason}")
+
     def _look_at_frontends(self, reported: list[dict[str, Any]]) -> None:
         now = {status["id"]: status for status in reported}
         for name, old in self.frontends.items():
@@ -175,7 +188,10 @@ class Monitor:
             if status is None:
                 self._bury(name)
                 self.frontends[name] = FrontendState(
-                    name=name, up=False, messages_in=old.messages_in, messages_out=old.messages_out
+                    name=name,
+                    health=Health.STARTING if old.health is Health.STARTING else Health.DOWN,
+                    messages_in=old.messages_in,
+                    messages_out=old.messages_out,
                 )
                 continue
             before = self._latest.get(name)
@@ -240,12 +256,12 @@ class Monitor:
             then_s, then = self._usage.get(child.name, (now_s - TICK_S, usage))
             share = (usage.cpu_s - then.cpu_s) / max(now_s - then_s, 0.05)
             self._usage[child.name] = (now_s, usage)
-            name = f"{len(peers)} peers" if child.name in peers else child.name
-            up = child.pid is not None
-            rss_mb = usage.rss_mb if up else 0.0
-            rows.append(ProcessState(name=name, up=up, pid=child.pid, cpu_share=share, rss_mb=rss_mb))
+            name = _peers(self._cluster) if child.name in peers else child.name
+            health = Health.UP if child.pid else Health.DOWN if child.ready else Health.STARTING
+            rss_mb = usage.rss_mb if child.pid else 0.0
+            rows.append(ProcessState(name=name, health=health, pid=child.pid, cpu_share=share, rss_mb=rss_mb))
         for name, group in groupby(rows, key=lambda row: row.name):
-            self._processes[name] = _together(name, list(group), self._processes.get(name))
+            self._processes[name] = _together(name, list(group), self._processes[name])
 
     def _rates(self) -> tuple[float, ...]:
         counts = list(self._settled)
@@ -253,6 +269,13 @@ class Monitor:
             (later - earlier) / (HISTORY_WINDOW * TICK_S)
             for earlier, later in zip(counts, counts[HISTORY_WINDOW:], strict=False)
         )
+
+
+def _short(outcome: Outcome) -> str:
+    """Why a payment failed, in a few words."""
+    if outcome.status == "unknown":
+        return f"{outcome.payment.payer} is away"
+    return outcome.reason.partition(" (")[0]
 
 
 def _peer_state(name: str, frontend: str | None, channel: dict[str, Any]) -> PeerState:
@@ -265,13 +288,17 @@ def _peer_state(name: str, frontend: str | None, channel: dict[str, Any]) -> Pee
     )
 
 
-def _together(name: str, rows: list[ProcessState], old: ProcessState | None) -> ProcessState:
+def _peers(cluster: Cluster) -> str:
+    return f"{len(cluster.peers)} peers"
+
+
+def _together(name: str, rows: list[ProcessState], old: ProcessState) -> ProcessState:
     share = sum(row.cpu_share for row in rows)
     return ProcessState(
         name=name,
-        up=any(row.up for row in rows),
+        health=min((row.health for row in rows), key=list(Health).index),
         pid=rows[0].pid if len(rows) == 1 else None,
-        cpu_share=_smooth(old.cpu_share, share) if old else share,
+        cpu_share=_smooth(old.cpu_share, share),
         rss_mb=sum(row.rss_mb for row in rows),
     )
 

@@ -9,7 +9,7 @@ from lnsim.api_client import Node
 from lnsim.cluster import DEPTH, Cluster, all_of, wait_until
 from lnsim.cluster_peer import Peer
 
-CAPACITY_SAT = 5_000_000
+CAPACITY_SAT = 1_000_000  # little enough for balances to be seen moving
 MAX_MOVES = 60  # the kernel picks a frontend for each connection by chance; a few tries suffice
 SETTLE_TIMEOUT_S = 30.0
 HUB_COINS = 3  # channels that the hub opens at most: what its wallet has coins for

@@ -1,14 +1,22 @@
 """What a demo looks like at one moment: frozen values, enough to draw it and nothing more."""
 
+from enum import Enum
+
 from msgspec import Struct
 
 HUB = "hub"
 RUNNING = "running"  # the phase in which payments are begun
 
 
+class Health(Enum):
+    STARTING = "starting"
+    UP = "up"
+    DOWN = "down"
+
+
 class FrontendState(Struct, frozen=True, kw_only=True):
     name: str
-    up: bool = True
+    health: Health = Health.UP
     sessions: int = 0
     messages_in: int = 0
     messages_out: int = 0
@@ -20,7 +28,7 @@ class ProcessState(Struct, frozen=True, kw_only=True):
     """One process, or several drawn as one."""
 
     name: str
-    up: bool = True
+    health: Health = Health.UP
     pid: int | None = None
     cpu_share: float = 0.0  # of one core
     rss_mb: float = 0.0

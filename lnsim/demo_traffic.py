@@ -15,8 +15,10 @@ from lnsim.demo_state import HUB
 
 MAX_IN_FLIGHT = 24  # beyond this a slow machine would only queue, and latency would say nothing
 MIN_AMOUNT_MSAT = 1_000
-MAX_AMOUNT_MSAT = 20_000_000
-HUB_SHARE = 0.15  # of payments made by the hub, and as many made to it; the others pass through it
+MAX_AMOUNT_MSAT = 60_000_000
+HUB_SHARE = 0.3  # of payments made by or to the hub; the others pass through it
+KEYSEND_SHARE = 0.5
+EVENING_SHARE = 0.5  # of payments that go from the richer to the poorer: balances swing, and never run out
 PAYMENT_TIMEOUT_S = 30.0
 INVOICE_EXPIRY_S = 600
 MAX_RECENT = 2_000  # latencies that the percentiles on the screen are taken from
@@ -51,21 +53,22 @@ class Plan:
         self._balance: Counter[str] = Counter()
 
     def next(self) -> Payment:
-        """Of two candidates the richer pays and the poorer receives, so that channels stay usable for ever."""
+        """Payer, payee, amount and kind of the next one."""
         draw = self._random
         payer, payee = draw.sample(self._peers, 2)
-        if self._balance[payer] < self._balance[payee]:
+        if draw.random() < HUB_SHARE:
+            payer, payee = (payer, HUB) if draw.random() < 0.5 else (HUB, payee)
+        if draw.random() < EVENING_SHARE and self._richness(payer) < self._richness(payee):
             payer, payee = payee, payer
-        kind = draw.random()
-        if kind < HUB_SHARE:
-            payer = HUB
-        elif kind < 2 * HUB_SHARE:
-            payee = HUB
         low, high = math.log(MIN_AMOUNT_MSAT), math.log(MAX_AMOUNT_MSAT)
         amount_msat = round(math.exp(draw.uniform(low, high)))
         self._balance[payer] -= amount_msat
         self._balance[payee] += amount_msat
-        return Payment(payer, payee, amount_msat, keysend=draw.random() < 0.5)
+        return Payment(payer, payee, amount_msat, keysend=draw.random() < KEYSEND_SHARE)
+
+    def _richness(self, name: str) -> int:
+        """What a node won so far; the hub, with all the channels, counts as one that broke even."""
+        return 0 if name == HUB else self._balance[name]
 
     def pause_s(self, rate_per_s: float) -> float:
         return self._random.expovariate(rate_per_s)

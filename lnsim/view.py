@@ -51,7 +51,7 @@ def _header(scene: Scene, width: int) -> Text:
     mark = "‖" if scene.paused else SPINNER[int(scene.now_s * 4) % len(SPINNER)]
     phase = "paused" if scene.paused else scene.phase
     left = Text.assemble(
-        (" ⚡ lnsim demo ", style.HUB_STRONG),
+        (" ↯ lnsim demo ", style.HUB_STRONG),
         (f" {panels.clock(scene.now_s)} ", style.TEXT),
         (f" {mark} {phase} ", style.WARM if scene.paused else style.GOOD),
         (f" seed {scene.seed}", style.DIM),

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.terminal_theme import TerminalTheme
 
-from lnsim.demo_state import RUNNING, Scene
+from lnsim.demo_state import RUNNING, Health, Scene
 from lnsim.view import render
 from lnsim.view_panels import clock
 
@@ -107,7 +107,9 @@ def choose_show(*, quiet: bool, picture: Path | None) -> Screen | Lines | Pictur
 def _line(scene: Scene) -> str:
     state = scene.payments
     rate = state.per_s[-1] if state.per_s else 0.0
-    sessions = ", ".join(f"{f.name} {f.sessions if f.up else 'down'}" for f in scene.frontends)
+    sessions = ", ".join(
+        f"{f.name} {f.sessions if f.health is Health.UP else f.health.value}" for f in scene.frontends
+    )
     return (
         f"{clock(scene.now_s)}  {scene.phase}: {rate:.0f}/s, {state.settled} settled, {state.failed} failed, "
         f"{state.pending} pending, p50 {state.p50_ms:.0f} ms, p99 {state.p99_ms:.0f} ms; sessions: {sessions}"

@@ -6,7 +6,7 @@ from rich.style import Style
 from rich.text import Text
 
 from lnsim import view_style as style
-from lnsim.demo_state import FrontendState, PeerState, ProcessState, Scene
+from lnsim.demo_state import FrontendState, Health, PeerState, ProcessState, Scene
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -64,9 +64,10 @@ def processes(scene: Scene, width: int) -> list[Text]:
 
 
 def _process(row: ProcessState, frontend: FrontendState | None, commits_per_s: float, width: int) -> Text:
-    name = Text(f"{row.name:<8}", style.TEXT if row.up else style.BAD)
-    if not row.up:
-        return Text.assemble(name, ("  killed, restarting", style.BAD))
+    name = Text(f"{row.name:<8}", style.HEALTH[row.health])
+    if row.health is not Health.UP:
+        words = "starting …" if row.health is Health.STARTING else "killed, restarting …"
+        return Text.assemble(name, (words, style.HEALTH[row.health]))
     size = max(4, width - 34)
     share = bar(row.cpu_share, size, style.WARM if row.cpu_share > 0.8 else style.HUB, style.FRAME)
     figures = Text(f"{row.cpu_share * 100:4.0f}%{row.rss_mb:5.0f}M", style.DIM)
@@ -74,7 +75,7 @@ def _process(row: ProcessState, frontend: FrontendState | None, commits_per_s: f
     if frontend is not None:
         traffic = Text(f"  ↓{frontend.in_per_s:<4.0f} ↑{frontend.out_per_s:<4.0f}", style.TEXT)
     elif row.name == "backend":
-        traffic = Text(f" {commits_per_s:.0f} commits/s", style.TEXT)
+        traffic = Text(f" {commits_per_s:.0f} fsync/s", style.TEXT)
     return Text.assemble(name, share, figures, traffic)
 
 

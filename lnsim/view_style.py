@@ -2,6 +2,8 @@
 
 from rich.style import Style
 
+from lnsim.demo_state import Health
+
 TEXT = Style.parse("#b8c0cc")
 STRONG = Style.parse("bold #d8dee9")
 DIM = Style.parse("#6b7486")
@@ -13,6 +15,7 @@ WARM = Style.parse("#ebcb8b")
 HUB = Style.parse("#88c0d0")
 HUB_STRONG = Style.parse("bold #88c0d0")
 CHAIN = Style.parse("#d08770")
+HEALTH = {Health.UP: TEXT, Health.STARTING: DIM, Health.DOWN: BAD}
 NOTES = {"good": GOOD, "bad": BAD, "info": DIM}
 
 _PEERS = ("#81a1c1", "#b48ead", "#8fbcbb", "#d9b779", "#a3be8c", "#c99a8d")

@@ -6,7 +6,7 @@ from msgspec import Struct
 from rich.text import Text
 
 from lnsim import view_style as style
-from lnsim.demo_state import HUB, FrontendState, Pulse, Scene
+from lnsim.demo_state import HUB, FrontendState, Health, Pulse, Scene
 from lnsim.view_canvas import Canvas, Point, s_curve
 
 PULSE_S = 1.6
@@ -15,6 +15,7 @@ BOX_ROWS = 3
 FRONTEND_WIDTH = 13
 BACKEND_WIDTH = 13
 CHAIN_WIDTH = 11
+MAX_DOTS = 6  # sessions drawn in a frontend's box
 
 
 class Places(Struct, frozen=True):
@@ -75,7 +76,7 @@ def _spread(names: list[str], height: int) -> dict[str, int]:
 def _lines(scene: Scene, places: Places) -> dict[str, list[Point]]:
     """A curve for every session and every link that is up, from left to right."""
     lines = {}
-    up = {frontend.name for frontend in scene.frontends if frontend.up}
+    up = {frontend.name for frontend in scene.frontends if frontend.health is Health.UP}
     for peer in scene.peers:
         if peer.frontend in up:
             begin = (places.peer_edge - 0.5, places.peers[peer.name] + 0.4)
@@ -124,7 +125,7 @@ def _draw_nodes(canvas: Canvas, scene: Scene, places: Places) -> None:
     x, y = places.backend_x, places.middle
     rate = scene.payments.per_s[-1] if scene.payments.per_s else 0.0
     if canvas.height > BOX_ROWS + 1:
-        lines = [("backend", style.HUB_STRONG), (f"⚡ {rate:.0f}/s", style.TEXT)]
+        lines = [("backend", style.HUB_STRONG), (f"↯ {rate:.0f}/s", style.TEXT)]
         canvas.box(x, y - 1, BACKEND_WIDTH, lines, style.HUB)
         blocks = [("chain", style.CHAIN), (f"▣ {scene.height}", style.TEXT)]
         canvas.box(places.chain_x, y - 1, CHAIN_WIDTH, blocks, style.CHAIN)
@@ -135,10 +136,13 @@ def _draw_nodes(canvas: Canvas, scene: Scene, places: Places) -> None:
 
 def _draw_frontend(canvas: Canvas, frontend: FrontendState, places: Places, height: int) -> None:
     x, y = places.frontend_x, places.frontends[frontend.name]
-    label = f"{frontend.name} {'•' * min(frontend.sessions, 6)}" if frontend.up else f"{frontend.name} down"
-    colour = style.HUB if frontend.up else style.BAD
+    up = frontend.health is Health.UP
+    label = (
+        f"{frontend.name} {'•' * min(frontend.sessions, MAX_DOTS) or 'idle' if up else frontend.health.value}"
+    )
+    colour = style.HUB if up else style.HEALTH[frontend.health]
     if height >= BOX_ROWS * len(places.frontends):
-        inside = style.STRONG if frontend.up else style.BAD
+        inside = style.STRONG if up else colour
         canvas.box(x, y - 1, FRONTEND_WIDTH, [(label, inside)], colour)
     else:
         canvas.text(x, y, f"[{label:^{FRONTEND_WIDTH - 2}}]", colour)

@@ -4,6 +4,7 @@ import math
 
 from lnsim.demo_state import (
     FrontendState,
+    Health,
     Note,
     PaymentsState,
     PeerState,
@@ -27,12 +28,20 @@ def running(*, killed: bool = False, peers: int = 5) -> Scene:
         height=117,
         commits_per_s=61,
         frontends=(
-            FrontendState(name="f1", up=not killed, sessions=2, in_per_s=212, out_per_s=198),
+            FrontendState(
+                name="f1",
+                health=Health.DOWN if killed else Health.UP,
+                sessions=2,
+                in_per_s=212,
+                out_per_s=198,
+            ),
             FrontendState(name="f2", sessions=3, in_per_s=305, out_per_s=311),
         ),
         processes=(
             ProcessState(name="backend", pid=11, cpu_share=0.31, rss_mb=92),
-            ProcessState(name="f1", up=not killed, pid=12, cpu_share=0.06, rss_mb=48),
+            ProcessState(
+                name="f1", health=Health.DOWN if killed else Health.UP, pid=12, cpu_share=0.06, rss_mb=48
+            ),
             ProcessState(name="f2", pid=13, cpu_share=0.09, rss_mb=48),
             ProcessState(name="chain", pid=14, cpu_share=0.01, rss_mb=61),
             ProcessState(name=f"{peers} peers", cpu_share=0.87, rss_mb=440),

@@ -46,3 +46,9 @@ def test_a_killed_frontend_is_seen() -> None:
 
 def test_a_small_terminal_is_told() -> None:
     assert "needs 80x24" in drawn(running(), 60, 20)
+
+
+def test_every_character_takes_one_cell() -> None:
+    """The picture is drawn cell by cell: a wide one would push all that is right of it."""
+    text = drawn(running(), 140, 45)
+    assert {character for character in text if cell_len(character) != 1} <= {"\n"}
