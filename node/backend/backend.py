@@ -68,7 +68,8 @@ class Backend:
         self.version = version
         self._hints = hints
         self.stop_requested = asyncio.Event()
-        seed = identity.load_seed(config.directory, runtime.entropy(identity.SEED_SIZE))
+        first = store.meta("epoch") is None
+        seed = identity.load_seed(config.directory, runtime.entropy(identity.SEED_SIZE), first=first)
         self._secret = identity.node_secret(seed)
         self.node_id = public_key(self._secret)
         self.chain_hash = identity.CHAIN_HASHES[config.network]
@@ -159,7 +160,7 @@ class Backend:
             self.config.channels.feerate_per_kw,
         )
         self.openings.shutdown_script = await self.client.new_script()
-        self.store.set_meta("epoch", self.epoch.to_bytes(8, "big"))
+        identity.remember(self.store, self.node_id, self.epoch)
         self._load()
         self._resume(tip.height)
         spawn = self.runtime.spawn

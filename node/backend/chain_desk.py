@@ -144,7 +144,8 @@ class ChainDesk:
         """What a commitment should pay now, and the channels that we pay for brought up to it."""
         try:
             estimate = await self._client.fee_estimate(FEE_TARGET_BLOCKS)
-        except ChainUnavailable:
+        except Refused as error:
+            log.debug("no_fee_estimate", error=str(error))
             return
         self.feerate_per_kw = max(estimate or self._default_feerate_per_kw, MIN_FEERATE_PER_KW)
         for record in list(self._channels.by_id.values()):
@@ -233,7 +234,8 @@ class ChainDesk:
     async def funding_output(self, short_channel_id: int) -> FundingOutput | None:
         try:
             found = await self._lookup.lookup_channel(short_channel_id)
-        except ChainUnavailable:
+        except Refused as error:  # a stranger chose the block: bitcoind may have pruned it
+            log.debug("not_looked_up", error=str(error))
             return None
         if found is None or not found.unspent:
             return None
@@ -252,8 +254,8 @@ class ChainDesk:
         """Of a channel that was in the store: it may have been spent while we were away."""
         try:
             found = await self._lookup.lookup_channel(short_channel_id)
-        except ChainUnavailable as error:
-            log.warning("chain_unavailable", error=str(error))
+        except Refused as error:
+            log.warning("not_looked_up", error=str(error))
             return
         if found is None or not found.unspent:
             self._audience.public_spent(short_channel_id, self.height)

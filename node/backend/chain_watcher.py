@@ -20,7 +20,7 @@ from node.backend.watches import (
     step,
 )
 from node.bitcoin.block import parse_block, parse_transaction
-from node.errors import MalformedMessage
+from node.errors import MalformedMessage, Refused
 
 MAX_SPENDERS_ASKED = 1_000  # outpoints in one request
 
@@ -94,7 +94,7 @@ class ChainWatcher:
                     async for news in self._round():
                         yield news
                     self.failure = None
-                except ChainUnavailable as why:
+                except Refused as why:  # also an error of bitcoind's own: it may be pruned, or mend itself
                     self.failure = str(why)
                 for news in await self._wait():
                     yield news

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from node.backend.store import Store
 from node.crypto.hashes import hkdf
 from node.crypto.keys import is_valid_secret
 from node.errors import Refused
@@ -39,11 +40,13 @@ FEATURES = Features.of(
 )
 
 
-def load_seed(directory: Path, entropy: bytes) -> bytes:
+def load_seed(directory: Path, entropy: bytes, *, first: bool) -> bytes:
     """The node's seed; made from `entropy` at the first start, synced before anything depends on it."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / SEED_FILE
     if not path.exists():
+        if not first:
+            raise Refused(f"{path}: is gone, and the database needs this seed; restore it from your backup")
         _write_once(path, entropy.hex().encode() + b"\n")
     try:
         seed = bytes.fromhex(path.read_text().strip())
@@ -69,6 +72,17 @@ def _write_once(path: Path, data: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def remember(store: Store, node_id: bytes, epoch: int) -> None:
+    """A term of leadership begins. Raises Refused where the database is another node's."""
+    known = store.meta("node_id")
+    if known is not None and known != node_id:
+        raise Refused(
+            f"the database is that of node {known.hex()}, the seed that of {node_id.hex()}; restore the seed"
+        )
+    put = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+    store.commit([(put, [("node_id", node_id), ("epoch", epoch.to_bytes(8, "big"))])])
 
 
 def node_secret(seed: bytes) -> bytes:

@@ -72,6 +72,10 @@ class Store:
     def _prepare(self) -> None:
         run = self._db.execute
         run("PRAGMA locking_mode=EXCLUSIVE")
+        (version,) = run("PRAGMA user_version").fetchone()
+        if version == 0 and run("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            self._db.close()
+            raise Refused(f"{self._path}: belongs to another program; name another data_dir")
         run("PRAGMA journal_mode=WAL")
         run("PRAGMA synchronous=FULL")  # WAL with FULL syncs at every commit; never traded for speed
         run("PRAGMA wal_autocheckpoint=4000")  # 16 MB: checkpoints cost two more syncs each
@@ -121,9 +125,6 @@ class Store:
     def meta(self, key: str) -> bytes | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         return None if row is None else bytes(row[0])
-
-    def set_meta(self, key: str, value: bytes) -> None:
-        self.commit([("INSERT OR REPLACE INTO meta VALUES (?, ?)", [(key, value)])])
 
     def close(self) -> None:
         self._db.close()
