@@ -9,7 +9,8 @@ import contextlib
 from itertools import count
 
 import pytest
-from crash_world import OPEN_TASK, Fuse, Order, World, check_payments, copy, start_paying
+from crash_payments import Order, check_payments, start_paying
+from crash_world import OPEN_TASK, Fuse, World, copy
 
 from node.errors import Refused
 
