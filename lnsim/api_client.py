@@ -63,13 +63,14 @@ async def post(
     address: str, path: str, body: bytes, headers: Mapping[str, str], timeout_s: float = CALL_TIMEOUT_S
 ) -> tuple[int, bytes]:
     """One HTTP/1.1 request on a connection of its own: (status, body)."""
+    called = address.rpartition("/")[2] + path
     try:
         async with asyncio.timeout(timeout_s):
             return await _post(address, path, body, headers)
     except TimeoutError as error:
-        raise CallFailed(f"{address}{path}: no answer within {timeout_s:g} s") from error
+        raise CallFailed(f"{called}: no answer within {timeout_s:g} s") from error
     except (OSError, EOFError, ValueError, IndexError) as error:
-        raise CallFailed(f"{address}{path}: {error or type(error).__name__}") from error
+        raise CallFailed(f"{called}: {error or type(error).__name__}") from error
 
 
 async def _post(address: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:

@@ -35,14 +35,19 @@ class Verdict(Struct, frozen=True):
     complaints: tuple[str, ...]
 
 
-async def books(nodes: Mapping[str, Node]) -> Books:
-    """Wait (bounded) until no HTLC is left anywhere, then read all channels."""
+async def books(nodes: Mapping[str, Node], among: Books | None = None) -> Books:
+    """Wait (bounded) until no HTLC is left anywhere, then read all channels, or those that are `among` others."""
+    known = None if among is None else {c["channel_id"] for own in among.channels.values() for c in own}
     found: Channels = {}
 
     async def quiet() -> bool:
-        answers = await asyncio.gather(*(node.call("channels") for node in nodes.values()))
-        found.update(zip(nodes, answers, strict=True))
-        return not any(_htlcs(c) or not c["usable"] for channels in answers for c in channels)
+        try:
+            answers = await asyncio.gather(*(node.call("channels") for node in nodes.values()))
+        except CallFailed:
+            return False  # a backend that was killed at the last moment is on its way back
+        for name, channels in zip(nodes, answers, strict=True):
+            found[name] = [c for c in channels if known is None or c["channel_id"] in known]
+        return not any(_htlcs(c) or not c["usable"] for channels in found.values() for c in channels)
 
     try:
         await wait_until(quiet, QUIET_TIMEOUT_S, "all channels at rest")
@@ -51,17 +56,13 @@ async def books(nodes: Mapping[str, Node]) -> Books:
     return Books(found)
 
 
-def verdict(before: Books, after: Books, expected_msat: Mapping[str, int]) -> Verdict:
-    """`expected_msat`: what the payments known to have settled did to each node's balance."""
-    complaints = [*after.complaints, *_disagreements(after.channels, _ids(before.channels))]
+def verdict(before: Books, after: Books, expected_msat: Mapping[str, int] | None) -> Verdict:
+    """`expected_msat`: what settled payments did to each node's balance; None where others paid through us too."""
+    complaints = [*after.complaints, *_disagreements(after.channels)]
     gone = _normal(before.channels) - _normal(after.channels)
     complaints += [f"{name}: channel {channel_id[:8]} is no longer open" for name, channel_id in sorted(gone)]
-    then, now = before.balances_msat(), after.balances_msat()
-    guests = _ids(after.channels) - _ids(before.channels)  # their payments are in nobody's plan
-    for name in now if not guests else ():
-        difference_msat = now[name] - then[name] - expected_msat.get(name, 0)
-        if difference_msat:
-            complaints.append(f"{name}: {difference_msat:+} msat that no payment explains")
+    if expected_msat is not None:
+        complaints += _unexplained(before.balances_msat(), after.balances_msat(), expected_msat)
     htlcs = {c["channel_id"]: _htlcs(c) for channels in after.channels.values() for c in channels}
     complaints += [f"channel {key[:8]}: {count} HTLCs left" for key, count in htlcs.items() if count]
     conserved = not any("msat" in complaint for complaint in complaints)
@@ -70,13 +71,17 @@ def verdict(before: Books, after: Books, expected_msat: Mapping[str, int]) -> Ve
     )
 
 
-def _disagreements(channels: Channels, known: set[str]) -> list[str]:
+def _unexplained(then: Counter[str], now: Counter[str], expected_msat: Mapping[str, int]) -> list[str]:
+    differences = {name: now[name] - then[name] - expected_msat.get(name, 0) for name in then}
+    return [f"{name}: {msat:+} msat that no payment explains" for name, msat in differences.items() if msat]
+
+
+def _disagreements(channels: Channels) -> list[str]:
     """Both ends of a channel must tell the same story, and all of its capacity must be in it."""
     ends: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for name, own in channels.items():
         for channel in own:
-            if channel["channel_id"] in known:
-                ends.setdefault(channel["channel_id"], []).append((name, channel))
+            ends.setdefault(channel["channel_id"], []).append((name, channel))
     complaints = []
     for channel_id, both in ends.items():
         if len(both) != 2:
@@ -92,10 +97,6 @@ def _disagreements(channels: Channels, known: set[str]) -> list[str]:
             if end["local_msat"] + end["remote_msat"] + in_flight_msat != end["capacity_sat"] * 1_000:
                 complaints.append(f"channel {channel_id[:8]}: at {name} its msat do not add up")
     return complaints
-
-
-def _ids(channels: Channels) -> set[str]:
-    return {channel["channel_id"] for own in channels.values() for channel in own}
 
 
 def _htlcs(channel: dict[str, Any]) -> int:

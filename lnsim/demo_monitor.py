@@ -55,7 +55,7 @@ class Monitor:
         self._away: dict[str, float] = {}  # peers that lost their session, and when
         self._channels: dict[str, dict[str, Any]] = {}  # by node id of the peer
         self._failures: Counter[str] = Counter()  # since the last look, by reason
-        self._guests: dict[str, str] = {}
+        self.guests: dict[str, str] = {}
         shown = ("backend", *cluster.frontends, "chain", _peers(cluster))
         self._processes = {n: ProcessState(name=n, health=Health.STARTING) for n in shown}
         self._pulses: deque[Pulse] = deque()
@@ -236,10 +236,10 @@ class Monitor:
         """Peers that somebody else connected: they are drawn like ours."""
         own = {peer.node_id for peer in self._cluster.peers}
         for node_id, frontend in held.items():
-            if node_id not in own and node_id not in self._guests and len(self._guests) < MAX_GUESTS:
-                name = self._guests[node_id] = f"guest{len(self._guests) + 1}"
+            if node_id not in own and node_id not in self.guests and len(self.guests) < MAX_GUESTS:
+                name = self.guests[node_id] = f"guest{len(self.guests) + 1}"
                 self.say("good", f"{name} connected via {frontend}")
-        for node_id, name in self._guests.items():
+        for node_id, name in self.guests.items():
             self._peers[name] = _peer_state(name, held.get(node_id), channels.get(node_id, {}))
 
     def _measure(self) -> None:

@@ -145,6 +145,19 @@ async def test_books_wait_for_rest() -> None:
     assert found.complaints == ()
 
 
+async def test_guests_and_their_channels_are_left_out() -> None:
+    before = two_ends(6_000)
+
+    class Hub:
+        async def call(self, name: str, **arguments: Any) -> Any:
+            return [*before.channels["hub"], channel(1, 2, channel_id="bb" * 32, usable=False)]
+
+    found = await books({"hub": Hub()}, before)
+    assert found == Books({"hub": before.channels["hub"]})
+    assert verdict(before, two_ends(4_000), None).msat_conserved, "somebody paid through us"
+    assert not verdict(before, two_ends(4_000, local_msat=1), None).msat_conserved
+
+
 async def test_another_terminal_reaches_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo_place, "TEMPORARY", tmp_path)
     dead = tmp_path / f"lnsim-demo-{os.getuid()}-4194399"  # above any process id of Linux
