@@ -156,6 +156,9 @@ def load(kind: type[C], path: Path | None, environment: Mapping[str, str] = os.e
     except msgspec.ValidationError as error:
         raise Refused(f"{source}: {_explain(error, kind)}") from error
     _check_addresses(config, source)
+    inner = config.backend if isinstance(config, StandaloneConfig) else config
+    _check_link(inner, source)
+    _check_api(inner, source)
     return config
 
 
@@ -180,7 +183,10 @@ def _override(raw: dict[str, Any], keys: list[str], text: str, name: str) -> Non
         raw = raw.setdefault(key, {})
         if not isinstance(raw, dict):
             raise Refused(f"{name}: {key} is no section; its fields can't be set")
-    raw[keys[-1]] = yaml.safe_load(text)
+    try:
+        raw[keys[-1]] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise Refused(f"{name}: is not YAML: {getattr(error, 'problem', error)}; put it in quotes") from error
 
 
 def _explain(error: msgspec.ValidationError, kind: type[Section]) -> str:
@@ -198,13 +204,29 @@ def _explain(error: msgspec.ValidationError, kind: type[Section]) -> str:
 
 
 def _check_addresses(config: Section, source: str) -> None:
-    for name in ("link", "api", "listen"):
+    for name in ("link", "api", "listen", "backend"):
         address = getattr(config, name, "")
-        if address:
+        if address and isinstance(address, str):
             try:
                 split_address(address)
             except Refused as error:
                 raise Refused(f"{source}: {name}: {error}") from error
+
+
+def _check_link(config: Section, source: str) -> None:
+    """Transport keys of peers go over the link: never in clear where others listen, or come in by themselves."""
+    for name in ("link",) if isinstance(config, BackendConfig) else ("backend",):
+        address = getattr(config, name, "")
+        if address and split_address(address)[0] == "tcp":
+            raise Refused(f"{source}: {name}: TLS between hosts is not there yet; use unix:PATH on one host")
+
+
+def _check_api(config: Section, source: str) -> None:
+    """Whoever reaches the API can spend; a socket file is its owner's alone, a port is everybody's."""
+    if not isinstance(config, BackendConfig):
+        return
+    if split_address(config.api_address)[0] == "tcp" and not config.api_password:
+        raise Refused(f"{source}: api: listens on TCP for everybody; set api_password, or use unix:PATH")
 
 
 def documented_defaults(kind: type[Struct], indent: str = "") -> str:

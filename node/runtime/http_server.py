@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -19,10 +21,20 @@ class _Server(uvicorn.Server):
         yield
 
 
+def _leave_for_owner(path: str) -> None:
+    """A socket file with the rights that ours is to have: uvicorn keeps those, and opens a new one to everybody."""
+    Path(path).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as place:
+        place.bind(path)
+        Path(path).chmod(0o600)
+
+
 class HttpServer:
     def __init__(self, application: Any, address: str) -> None:
         kind, host, port = split_address(address)
         place = {"uds": host} if kind == "unix" else {"host": host, "port": port}
+        if kind == "unix":
+            _leave_for_owner(host)
         self._server = _Server(
             uvicorn.Config(
                 application,

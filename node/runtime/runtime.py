@@ -154,7 +154,7 @@ class _SocketListener:
 def split_address(address: str) -> tuple[str, str, int]:
     """("unix", path, 0) or ("tcp", host, port). Raises Refused for anything else."""
     if address.startswith("unix:"):
-        return "unix", address.removeprefix("unix:"), 0
+        return "unix", str(Path(address.removeprefix("unix:")).expanduser()), 0
     host, colon, port = address.rpartition(":")
     if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise Refused(f'"{address}" is no address: say HOST:PORT, [V6]:PORT or unix:PATH')
