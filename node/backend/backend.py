@@ -187,6 +187,7 @@ class Backend:
     def _resume(self, height: int) -> None:
         self.htlcs.height = height
         self.channels.resume(height)
+        self.htlcs.resume()
         self.chain.resume()
         self.announcer.resume(self.channels.by_id.values())
         self.channels.resume_htlcs()

@@ -124,7 +124,15 @@ class Channels:
     def resume_htlcs(self) -> None:
         """Last: received HTLCs that nothing was decided about."""
         for record in list(self.by_id.values()):
-            self._interpret(record, pending_ready(record.channel))
+            for effect in pending_ready(record.channel):
+                self._decide_safely(record, effect)
+
+    def _decide_safely(self, record: Record, effect: fx.Effect) -> None:
+        """An onion that brings a fault of ours to light must not keep the node from starting."""
+        try:
+            self._interpret(record, (effect,))
+        except Exception:
+            log.exception("internal_error", channel=record.channel.channel_id.hex())
 
     def keys(self, key_index: int) -> ChannelKeys:
         return channel_keys(self._seed, key_index, self._node_secret)

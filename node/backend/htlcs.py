@@ -70,10 +70,19 @@ class Htlcs:
             assert isinstance(data, bytes)
             self._enter(msgspec.msgpack.decode(data, type=forward.Forward))
 
+    def resume(self) -> None:
+        """After the channels have resumed: a preimage that did not make it upstream does so now."""
+        for tie in list(self._forwards.values()):
+            record = self._channels.by_id.get(tie.upstream.channel_id)
+            if tie.preimage is not None and record is not None:
+                self._channels.apply_all([record], ev.Fulfill(tie.upstream.htlc_id, tie.preimage))
+
     # of received HTLCs
 
     def htlc_ready(self, record: Record, effect: fx.HtlcReady) -> None:
         htlc = _incoming(record, effect.htlc)
+        if htlc.key in self._by_upstream:
+            return  # forwarded before: whatever asks again, it is not paid twice
         opened = relay.peel(htlc, self._node_secret)
         if isinstance(opened, relay.FailMalformed):
             self._answer(
@@ -146,7 +155,8 @@ class Htlcs:
         if tie.preimage is None:
             self.counters.settled += 1
             self.counters.fee_msat += tie.fee_msat
-        # The preimage is durable in the upstream HTLC itself, in this very transaction.
+        # The upstream HTLC has it in this very transaction; the tie keeps it should that fail.
+        self._write(key, msgspec.structs.replace(tie, preimage=effect.preimage))
         self._advance(key, tie, forward.Fulfilled(effect.preimage))
 
     def htlc_failed(self, record: Record, effect: fx.HtlcFailed | fx.HtlcMalformed | fx.HtlcDropped) -> None:
@@ -195,6 +205,7 @@ class Htlcs:
         self._write(downstream, tie)
         upstream = self._channels.by_id[htlc.key.channel_id]
         self._channels.apply(upstream, ev.Taken(htlc.key.htlc_id))
+        self._journal.store(upstream)
 
     def _advance(self, key: HtlcKey, tie: forward.Forward, event: forward.Event) -> None:
         after, effects = forward.step(tie, event)

@@ -28,7 +28,6 @@ CREATE TABLE forwards (
     PRIMARY KEY (out_channel, out_id)
 ) WITHOUT ROWID;
 CREATE UNIQUE INDEX forwards_in ON forwards (in_channel, in_id);
-CREATE TABLE preimages (payment_hash BLOB PRIMARY KEY, preimage BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE invoices (payment_hash BLOB PRIMARY KEY, open_until_s INTEGER NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
 CREATE INDEX invoices_open ON invoices (open_until_s) WHERE open_until_s > 0;
 CREATE TABLE payments (payment_hash BLOB PRIMARY KEY, running INTEGER NOT NULL, data BLOB NOT NULL);

@@ -96,6 +96,7 @@ class Story:
             sha256(OURS): lambda id_: ev.Fulfill(id_, OURS),
         }
         self.ids = {}
+        self.adds = []
 
     async def connect(self) -> None:
         frontend = self.bench.frontend()
@@ -138,6 +139,7 @@ class Story:
 
     def add(self, preimage, amount_msat, expiry, packet) -> None:
         add = ev.Add(99, amount_msat, sha256(preimage), expiry, packet)
+        self.adds.append(add)
         reply = next(e for e in self.alice.do(self.alice.half, add) if isinstance(e, fx.Reply))
         assert reply.error is None, reply.error
         self.ids[preimage] = reply.value
@@ -224,3 +226,50 @@ async def test_killed_at_any_moment_nothing_is_lost_or_paid_twice(chain, start, 
     while await run(chain, start, tmp_path / str(count), moment, count):
         count += 1
     assert count > 5, "the story has that many moments"
+
+
+async def test_a_preimage_is_kept_even_where_upstream_can_not_take_it_now(chain, start, tmp_path):
+    """DESIGN 4: stored first of all, then settles upstream, whatever else fails, across restarts."""
+    shutil.copytree(start[0], tmp_path / "n")
+    bench = await Bench(tmp_path / "n", chain).start()
+    story = Story(bench, start[1])
+    await story.connect()
+    before_msat = story.ours_msat()
+    apply = bench.backend.channels.apply
+
+    def faulty(record, event):
+        assert not isinstance(event, ev.Fulfill), "a fault of ours"
+        return apply(record, event)
+
+    bench.backend.channels.apply = faulty
+    story.begin()
+    await bench.settle()
+    story.paying.cancel()
+    assert not story.alice.told(fx.HtlcFulfilled)
+    await bench.drop()
+    await bench.start()
+    await story.connect()
+    assert not bench.runtime.failures
+    assert story.ids[SETTLED] in {effect.htlc_id for effect in story.alice.told(fx.HtlcFulfilled)}
+    story.check(before_msat)
+    await bench.drop()
+
+
+async def test_an_htlc_that_is_asked_about_again_is_not_forwarded_again(chain, start, tmp_path):
+    shutil.copytree(start[0], tmp_path / "n")
+    bench = await Bench(tmp_path / "n", chain).start()
+    story = Story(bench, start[1])
+    await story.connect()
+    story.bob.answers.clear()
+    story.begin()
+    await bench.settle()
+    record = bench.record(story.alice)
+    for htlc in record.channel.received.values():
+        onion = next(effect.onion for effect in story.adds if effect.payment_hash == htlc.payment_hash)
+        again = fx.HtlcReady(msgspec.structs.replace(htlc, onion=onion))
+        bench.backend.htlcs.htlc_ready(record, again)
+    await bench.settle()
+    received = [payment_hash for _, payment_hash in story.bob.receives]
+    assert len(received) == len(set(received)) == 4
+    story.paying.cancel()
+    await bench.drop()
