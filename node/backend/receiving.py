@@ -21,6 +21,8 @@ from node.wire.features import Feature, Features
 
 MIN_FINAL_CLTV_EXPIRY_DELTA = 24  # above 2R+G+S of BOLT 2, so that a claim on the chain is in time
 MAX_OPEN_INVOICES = 1_000_000  # kept in memory while they can be paid
+ADD = "INSERT OR IGNORE INTO invoices VALUES (?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO invoices VALUES (?, ?, ?)"
 INVOICE_FEATURES = Features.of(
     compulsory=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET), optional=(Feature.BASIC_MPP,)
 )
@@ -86,7 +88,11 @@ class Receiving:
     ) -> Received:
         """A new invoice, durable. Raises Refused for what an invoice can't say."""
         if len(self._open) >= MAX_OPEN_INVOICES:
+            self._forget_expired()
+        if len(self._open) >= MAX_OPEN_INVOICES:
             raise Refused("too many open invoices")
+        if preimage is not None and await self.find(sha256(preimage)) is not None:
+            raise Refused("preimage: there was an invoice with it, or a payment")
         preimage = self._runtime.entropy(32) if preimage is None else preimage
         made = bolt11.Invoice(
             network=self._network if self._network != "mainnet" else "bitcoin",
@@ -112,6 +118,14 @@ class Receiving:
         self._journal.reply(partial(_finish, done))
         await done
         return row
+
+    def _forget_expired(self) -> None:
+        """Nothing is accepted for them any more; the database still has them."""
+        now_s = self._runtime.now()
+        for payment_hash, row in list(self._open.items()):
+            promise = row.state.promise
+            if promise is not None and promise.expires_at_s < now_s and payment_hash not in self._waiting:
+                del self._open[payment_hash]
 
     async def find(self, payment_hash: bytes) -> Received | None:
         """What became of an invoice, or of a keysend."""
@@ -180,9 +194,8 @@ class Receiving:
         promise = row.state.promise
         open_until_s = 0 if row.is_paid or promise is None else promise.expires_at_s
         data = msgspec.msgpack.encode(row)
-        self._journal.write(
-            "INSERT OR REPLACE INTO invoices VALUES (?, ?, ?)", row.payment_hash, open_until_s, data
-        )
+        # who paid an invoice knows its preimage, and may send more with it: the invoice's record stays
+        self._journal.write(ADD if row.keysend else PUT, row.payment_hash, open_until_s, data)
 
 
 def _finish(done: asyncio.Future[None]) -> None:
