@@ -16,6 +16,9 @@ from node.errors import Refused
 from node.runtime import logs
 
 MAX_BODY = 1 << 20
+MAX_NUMBER = (
+    21_000_000 * 100_000_000 * 1_000
+)  # msat, all that will ever be; whatever else is counted stays far below
 
 log = logs.get("api")
 
@@ -81,6 +84,8 @@ def _checked(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[st
             checked[name] = msgspec.convert(value, signature.parameters[name].annotation, strict=True)
         except msgspec.ValidationError as error:
             raise Refused(f"{name}: {error}") from error
+        if isinstance(value, int | float) and not 0 <= value <= MAX_NUMBER:
+            raise Refused(f"{name}: 0 to {MAX_NUMBER}")
     return checked
 
 

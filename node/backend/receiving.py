@@ -23,6 +23,7 @@ MIN_FINAL_CLTV_EXPIRY_DELTA = 24  # above 2R+G+S of BOLT 2, so that a claim on t
 MAX_OPEN_INVOICES = 1_000_000  # kept in memory while they can be paid
 ADD = "INSERT OR IGNORE INTO invoices VALUES (?, ?, ?)"
 PUT = "INSERT OR REPLACE INTO invoices VALUES (?, ?, ?)"
+MAX_EXPIRY_S = 10 * 365 * 86_400
 INVOICE_FEATURES = Features.of(
     compulsory=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET), optional=(Feature.BASIC_MPP,)
 )
@@ -87,6 +88,8 @@ class Receiving:
         self, amount_msat: int | None, description: str, expiry_s: int, preimage: bytes | None = None
     ) -> Received:
         """A new invoice, durable. Raises Refused for what an invoice can't say."""
+        if not 0 < expiry_s <= MAX_EXPIRY_S:
+            raise Refused(f"expiry_s: 1 to {MAX_EXPIRY_S}")
         if len(self._open) >= MAX_OPEN_INVOICES:
             self._forget_expired()
         if len(self._open) >= MAX_OPEN_INVOICES:
