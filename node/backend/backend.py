@@ -4,7 +4,7 @@ import asyncio
 
 from node.backend import identity
 from node.backend.announcer import Announcer
-from node.backend.chain_client import ChainClient
+from node.backend.chain_client import ChainClient, RpcError
 from node.backend.chain_desk import ChainDesk
 from node.backend.chain_watcher import ChainWatcher, Hints
 from node.backend.channels import Channels, Record
@@ -14,7 +14,7 @@ from node.backend.graph_keeper import GraphKeeper
 from node.backend.handshakes import Handshakes
 from node.backend.htlcs import Htlcs
 from node.backend.journal import Journal
-from node.backend.links import FrontendLink
+from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.openings import Openings
 from node.backend.pathfinding import Pathfinding
 from node.backend.receiving import Receiving
@@ -36,6 +36,7 @@ from node.wire.bolt7 import ChannelUpdate
 from node.wire.features import Feature
 
 SWEEP_INTERVAL_S = 0.5
+HELLO_TIMEOUT_S = 10.0
 BEAT_EVERY = 2  # sweeps
 SLOW_EVERY = 20  # sweeps: announcements
 SMALL_GRAPH = 1_000  # channels: below, every new peer is asked for what it knows
@@ -79,6 +80,7 @@ class Backend:
         self.epoch = int.from_bytes(store.meta("epoch") or b"", "big") + 1
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: Listener | None = None
+        self._greeting: dict[FrontendLink, float] = {}  # no hello yet, and until when it may come
         self._syncs = 0
         self._build(identity.channel_seed(seed))
         self.chain: ChainDesk
@@ -159,7 +161,7 @@ class Backend:
             self,
             self.config.channels.feerate_per_kw,
         )
-        self.openings.shutdown_script = await self.client.new_script()
+        self.openings.shutdown_script = await self._wallet_script()
         identity.remember(self.store, self.node_id, self.epoch)
         self._load()
         self._resume(tip.height)
@@ -171,6 +173,14 @@ class Backend:
         ]
         self._listener = await self.runtime.listen(self.config.link_address, self._link)
         log.info("started", node_id=self.node_id.hex(), height=tip.height, channels=len(self.channels.by_id))
+
+    async def _wallet_script(self) -> bytes:
+        """Where closes pay to; also shows whether the wallet is there. Raises Refused."""
+        try:
+            return await self.client.new_script()
+        except RpcError as error:
+            name = self.config.bitcoind.wallet
+            raise Refused(f'bitcoind.wallet: "{name}": {error}; create it or load it') from error
 
     def _load(self) -> None:
         for part in (
@@ -208,7 +218,21 @@ class Backend:
         self.store.close()
 
     def _link(self) -> FrontendLink:
-        return FrontendLink(self.runtime, self.switchboard, self, self.handshakes)
+        link = FrontendLink(self.runtime, self.switchboard, self, self.handshakes)
+        self._greeting[link] = self.runtime.monotonic() + HELLO_TIMEOUT_S
+        if len(self._greeting) > MAX_FRONTENDS:
+            next(iter(self._greeting)).close()
+            del self._greeting[next(iter(self._greeting))]
+        return link
+
+    def _greet(self) -> None:
+        """Who connects to the link and does not say hello is let go."""
+        now_s = self.runtime.monotonic()
+        for link, deadline_s in list(self._greeting.items()):
+            if link.frontend_id or now_s > deadline_s:
+                del self._greeting[link]
+                if not link.frontend_id:
+                    link.close()
 
     @property
     def graph_sequence(self) -> int:
@@ -225,6 +249,7 @@ class Backend:
             self.dialler.sweep()
             if turn % BEAT_EVERY == 0:
                 self.switchboard.beat()
+                self._greet()
             if turn % SLOW_EVERY == 0:
                 self.announcer.sweep()
 

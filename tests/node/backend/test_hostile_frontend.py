@@ -75,6 +75,18 @@ async def test_frontends_beyond_the_limit_are_refused(bench):
     assert not again.wire.closed, "one that was started anew takes its own place"
 
 
+async def test_whoever_does_not_say_hello_is_let_go(bench):
+    silent, polite = bench.frontend(hello=False), bench.frontend()
+    bench.backend._greet()
+    assert not silent.wire.closed
+    bench.runtime.time_s += 11
+    bench.backend._greet()
+    assert silent.wire.closed
+    assert not polite.wire.closed
+    strangers = [bench.frontend(hello=False) for _ in range(MAX_FRONTENDS + 1)]
+    assert [stranger.wire.closed for stranger in strangers] == [True] + [False] * MAX_FRONTENDS
+
+
 async def test_a_dial_of_another_frontend_can_not_be_failed(bench):
     peer = bench.peer("alice")
     evil, good = bench.frontend("evil"), bench.frontend("good")
