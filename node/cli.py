@@ -9,9 +9,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Protocol
 
 import typer
 
@@ -119,7 +119,8 @@ async def _supervised(work: Work) -> None:
     failures: list[BaseException] = []
 
     def failed(name: str, error: BaseException) -> None:
-        logs.get("process").error("task_failed", task=name, error=repr(error), exc_info=error)
+        if not isinstance(error, Refused):
+            logs.get("process").error("task_failed", task=name, error=repr(error), exc_info=error)
         failures.append(error)
         stop.set()
 
@@ -128,6 +129,8 @@ async def _supervised(work: Work) -> None:
         loop.add_signal_handler(number, stop.set)
     await work(SystemRuntime(failed), stop)
     if failures:
+        if isinstance(failures[0], Refused):  # what an operator can mend needs no traceback
+            raise failures[0]
         sys.exit(FAILED)
 
 
@@ -147,15 +150,15 @@ async def _backend(settings: BackendConfig, runtime: SystemRuntime, stop: asynci
     hints = ZmqHints(settings.bitcoind.zmq) if settings.bitcoind.zmq else None
     node = Backend(runtime, settings, client, open_store(settings), release(), hints)
     server = HttpServer(Api(node.commands, settings.api_password).application, settings.api_address)
-    await node.start()
-    await server.start()
-    _announce(
-        ready="backend", node_id=node.node_id.hex(), api=settings.api_address, link=settings.link_address
-    )
-    await _either(stop, node.stop_requested)
-    await server.stop()
-    await node.stop()
-    await http.close()
+    try:
+        if await _finished(_start(node, server), stop):
+            link, api = settings.link_address, settings.api_address
+            _announce(ready="backend", node_id=node.node_id.hex(), api=api, link=link)
+            await _either(stop, node.stop_requested)
+    finally:
+        await server.stop()
+        await node.stop()
+        await http.close()
 
 
 async def _frontend(settings: FrontendConfig, name: str, runtime: SystemRuntime, stop: asyncio.Event) -> None:
@@ -178,12 +181,36 @@ async def _standalone(settings: StandaloneConfig, runtime: SystemRuntime, stop: 
     node = Standalone(settings, runtime)
     api = settings.backend.api_address
     server = HttpServer(Api(node.commands, settings.backend.api_password).application, api)
-    await node.start()
-    await server.start()
-    _announce(ready="standalone", node_id=node.node_id.hex(), api=api, listen=node.listen_address)
-    await _either(stop, node.backend.stop_requested)
-    await server.stop()
-    await node.stop()
+    try:
+        if await _finished(_start(node, server), stop):
+            _announce(ready="standalone", node_id=node.node_id.hex(), api=api, listen=node.listen_address)
+            await _either(stop, node.backend.stop_requested)
+    finally:
+        await server.stop()
+        await node.stop()
+
+
+class Startable(Protocol):
+    async def start(self) -> None: ...
+
+
+async def _start(*parts: Startable) -> None:
+    """One after the other."""
+    for part in parts:
+        await part.start()
+
+
+async def _finished(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
+    """Run `work`, unless `stop` comes first; whether it ran to its end."""
+    working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
+    await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not working.done():
+        working.cancel()
+        await asyncio.wait((working,))
+        return False
+    await working
+    return True
 
 
 async def _either(*events: asyncio.Event) -> None:

@@ -65,7 +65,8 @@ class Standalone:
             client, self._http = chain_client(config.backend.bitcoind)
         self.backend = Backend(runtime, config.backend, client, open_store(config.backend), release(), hints)
         frontend = FrontendConfig(listen=config.listen, backend=config.backend.link_address, reconnect_s=0.1)
-        self.frontend = Frontend(runtime, frontend, "standalone", release())
+        # Two nodes on one port would each get some of the other's peers.
+        self.frontend = Frontend(runtime, frontend, "standalone", release(), share_port=False)
 
     @property
     def commands(self) -> Commands:

@@ -11,13 +11,15 @@ from urllib.parse import quote
 import msgspec
 
 from node.backend.chain_client import ChainUnavailable, RpcError
+from node.runtime import logs
 
 WARMING_UP = -28
 TIMEOUT_S = 30.0
 MAX_BATCH = 100  # a bigger batch would hold up other calls for long
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 2.0
-PATIENCE_S = 60.0  # bitcoind verifies its last blocks when it starts
+PATIENCE_S = 60.0  # until the first answer: bitcoind verifies its last blocks when it starts
+RUNNING_PATIENCE_S = 3.0  # from then on: whoever waits is to hear that it is away
 # Doing these twice would lock coins or pay twice.
 ONCE = frozenset({"fundrawtransaction", "sendtoaddress"})
 
@@ -44,6 +46,8 @@ class _NotNow(Exception):  # noqa: N818 - says when, and never leaves this file
     """bitcoind did not take the request; it may be repeated."""
 
 
+log = logs.get("bitcoind")
+
 _encoder = msgspec.json.Encoder(decimal_format="number")
 _single = msgspec.json.Decoder(Reply, float_hook=Decimal)
 _batch = msgspec.json.Decoder(list[Reply], float_hook=Decimal)
@@ -69,6 +73,7 @@ class BitcoindRpc:
         self._patience_s = patience_s
         self._timeout_s = timeout_s
         self._authorization = ""
+        self._away = False
 
     async def call(self, method: str, *params: Any) -> Any:
         """The result; raises RpcError, ChainUnavailable."""
@@ -87,13 +92,28 @@ class BitcoindRpc:
         waited_s, pause_s = 0.0, RETRY_FIRST_S
         while True:
             try:
-                return await self._once(calls)
+                replies = await self._once(calls)
             except _NotNow as why:
+                self._is_away(str(why))
                 if waited_s >= self._patience_s:
-                    raise ChainUnavailable(str(why)) from None
+                    raise ChainUnavailable(f"{why}; start bitcoind, or correct bitcoind.url") from None
+            else:
+                self._is_there()
+                return replies
             await self._sleep(pause_s)
             waited_s += pause_s
             pause_s = min(2 * pause_s, RETRY_MOST_S)
+
+    def _is_away(self, why: str) -> None:
+        if not self._away:
+            self._away = True
+            log.warning("bitcoind_away", why=why, patience_s=self._patience_s)
+
+    def _is_there(self) -> None:
+        self._patience_s = min(self._patience_s, RUNNING_PATIENCE_S)
+        if self._away:
+            self._away = False
+            log.info("bitcoind_back")
 
     async def _once(self, calls: Sequence[Call]) -> list[Reply]:
         requests = [{"id": n, "method": name, "params": params} for n, (name, params) in enumerate(calls)]
@@ -102,7 +122,10 @@ class BitcoindRpc:
         if status == 503:
             raise _NotNow("bitcoind's work queue is full")
         if status in (401, 403):
-            raise ChainUnavailable(f"bitcoind refuses our credentials (HTTP {status})")
+            raise ChainUnavailable(
+                f"bitcoind refuses our credentials (HTTP {status}); "
+                "correct bitcoind.user and bitcoind.password, or bitcoind.cookie_file"
+            )
         try:
             replies = [_single.decode(answer)] if len(requests) == 1 else _batch.decode(answer)
         except msgspec.MsgspecError:

@@ -26,6 +26,8 @@ MIN_FEERATE_PER_KW = 253  # what nodes relay, one satoshi a virtual byte, after 
 FLOOR_FEERATE_PER_KW = 253  # Bitcoin Core's relay minimum, rounded up: peers refuse less
 ALREADY_IN_CHAIN = -27
 
+MUTUAL_CLOSE = "mutual close"
+
 FUNDING, SPENDING, PUBLIC = b"funding", b"spending", b"public"
 
 log = logs.get("chain")
@@ -224,7 +226,7 @@ class ChainDesk:
             if error.code == ALREADY_IN_CHAIN or tries > MAX_PUBLISH_BLOCKS:
                 self._publishing.pop(name, None)
                 self._journal.write("DELETE FROM publishes WHERE txid = ?", name)
-            elif tries == 0:
+            elif tries == 0 and why != MUTUAL_CLOSE:  # of two that both sign, one is enough
                 log.warning("not_published", txid=name[::-1].hex(), why=why, error=str(error))
         except ChainUnavailable as error:
             log.warning("chain_unavailable", error=str(error))

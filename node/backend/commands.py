@@ -83,7 +83,10 @@ class Commands:
             for node_id in known
         ]
 
-    async def connect(self, *, node_id: str, address: str) -> View:
+    async def connect(self, *, node_id: str, address: str = "") -> View:
+        """`node_id` may also be the whole ID@HOST:PORT."""
+        if not address:
+            node_id, _, address = node_id.partition("@")
         session = await self._node.dialler.connect(_node_id(node_id), _address(address))
         return {"node_id": node_id, "frontend": session.link.frontend_id, "session": session.name}
 

@@ -58,6 +58,9 @@ class Pathfinding:
             self._now(),
         )
         if not found:
+            most_msat = sum(channel.spendable_msat for channel in local)
+            if request.amount_msat > most_msat:
+                return f"our channels can send {most_msat} msat now, reserves kept back"
             return "no route"
         return tuple(
             tuple(Hop(hop.node_id, hop.short_channel_id, hop.amount_msat, hop.expiry_delta) for hop in route)

@@ -6,6 +6,7 @@ from node.backend.channels import Channels, Record
 from node.backend.links import FrontendLink
 from node.backend.receiving import Received
 from node.backend.switchboard import Peer
+from node.bitcoin.transaction import txid
 from node.channel.limits import receivable_msat, spendable_msat
 from node.payment import send
 
@@ -44,6 +45,7 @@ def channel(record: Record, channels: Channels) -> View:
         "usable": usable,
         "depth": ch.depth,
         "funding_txid": ch.funding.txid[::-1].hex() if ch.funding else None,
+        "closing_txid": txid(ch.closing.txs[-1])[::-1].hex() if ch.closing and ch.closing.txs else None,
         "failure": ch.failure,
     }
 

@@ -27,8 +27,18 @@ log = logs.get("frontend")
 class Frontend:
     """The `House` of its connections and the `Tenant` of its uplink."""
 
-    def __init__(self, runtime: Runtime, config: FrontendConfig, frontend_id: str, version: str) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        config: FrontendConfig,
+        frontend_id: str,
+        version: str,
+        *,
+        share_port: bool = True,
+    ) -> None:
+        """`share_port`: with the other frontends of this host."""
         self.runtime = runtime
+        self._share_port = share_port
         self.id = frontend_id
         self._config = config
         self.connections: dict[int, PeerConnection] = {}
@@ -124,7 +134,7 @@ class Frontend:
         async with self._opening:
             if self._listener is None and self.gossip.current and self._config.listen:
                 listener = await self.runtime.listen(
-                    self._config.listen, lambda: PeerConnection(self), share_port=True
+                    self._config.listen, lambda: PeerConnection(self), share_port=self._share_port
                 )
                 if not self._current():  # the link was lost meanwhile
                     listener.close()

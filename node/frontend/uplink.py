@@ -80,14 +80,18 @@ class Uplink(asyncio.Protocol):
 
     async def run(self, address: str, pause_s: float) -> None:
         """Connect, again and again: a frontend never ends because its backend is away."""
+        away = False
         while True:
             self._lost.clear()
             self._reader = frames.FrameReader()
             try:
                 await self._runtime.connect(address, lambda: self)
             except (OSError, TimeoutError) as error:
-                log.debug("backend_away", address=address, error=str(error))
+                if not away:  # said once: it is tried again and again
+                    log.warning("no_backend", address=address, error=str(error), again_s=pause_s)
+                away = True
             else:
+                away = False
                 await self._lost.wait()
             await asyncio.sleep(pause_s * (0.5 + self._runtime.random.random()))
 

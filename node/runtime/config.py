@@ -159,6 +159,7 @@ def load(kind: type[C], path: Path | None, environment: Mapping[str, str] = os.e
     inner = config.backend if isinstance(config, StandaloneConfig) else config
     _check_link(inner, source)
     _check_api(inner, source)
+    _check_bitcoind(inner, source)
     return config
 
 
@@ -211,6 +212,26 @@ def _check_addresses(config: Section, source: str) -> None:
                 split_address(address)
             except Refused as error:
                 raise Refused(f"{source}: {name}: {error}") from error
+
+
+def _check_bitcoind(config: Section, source: str) -> None:
+    """What would otherwise be found out by a node that waits in vain."""
+    if not isinstance(config, BackendConfig):
+        return
+    bitcoind = config.bitcoind
+    if not bitcoind.url.startswith(("http://", "https://")):
+        raise Refused(f'{source}: bitcoind.url: "{bitcoind.url}" is no URL; say http://HOST:PORT')
+    if not bitcoind.user and not bitcoind.cookie_file:
+        raise Refused(f"{source}: bitcoind: name its cookie_file (its .cookie), or set user and password")
+    if bitcoind.zmq and not bitcoind.zmq.startswith(("tcp://", "ipc://")):
+        raise Refused(f'{source}: bitcoind.zmq: "{bitcoind.zmq}" is no endpoint; say tcp://HOST:PORT')
+    for address in config.announce_addresses:
+        if address.startswith("unix:"):
+            raise Refused(f"{source}: announce_addresses: {address}: peers can't reach a Unix socket")
+        try:
+            split_address(address)
+        except Refused as error:
+            raise Refused(f"{source}: announce_addresses: {error}") from error
 
 
 def _check_link(config: Section, source: str) -> None:

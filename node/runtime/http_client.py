@@ -30,7 +30,7 @@ class HttpClient:
             ) as response:
                 return response.status, await response.read()
         except aiohttp.ClientConnectorError as error:
-            raise ConnectionRefusedError(str(error)) from None
+            raise ConnectionRefusedError(f"nothing answers at {self._base_url}") from error
         except aiohttp.ClientError as error:
             raise ConnectionError(str(error)) from None
 

@@ -6,7 +6,7 @@ loop (events, futures, sleeping) may be used directly; sockets, clocks, threads 
 """
 
 import asyncio
-import os
+import errno
 import random
 import secrets
 import time
@@ -105,9 +105,13 @@ class SystemRuntime:
         kind, host, port = split_address(address)
         if kind == "unix":
             return await _listen_unix(host, factory)
-        server = await loop.create_server(
-            factory, host, port, backlog=LISTEN_BACKLOG, reuse_port=share_port or None, reuse_address=True
-        )
+        try:
+            server = await loop.create_server(
+                factory, host, port, backlog=LISTEN_BACKLOG, reuse_port=share_port or None, reuse_address=True
+            )
+        except OSError as error:
+            why = "is in use" if error.errno == errno.EADDRINUSE else error.strerror
+            raise Refused(f"listen: {address}: {why}; choose another address") from error
         bound = server.sockets[0].getsockname()
         return _SocketListener(server, join_address(bound[0], bound[1]))
 
@@ -163,7 +167,3 @@ def split_address(address: str) -> tuple[str, str, int]:
 
 def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def process_id() -> int:
-    return os.getpid()

@@ -1,5 +1,6 @@
 """Configuration: strict, documented, and every mistake answered in one line with file, field and remedy."""
 
+import asyncio
 import itertools
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import yaml
 from node.errors import Refused
 from node.runtime import logs
 from node.runtime.config import KINDS, BackendConfig, FrontendConfig, documented_defaults, load
-from node.runtime.runtime import join_address, split_address
+from node.runtime.runtime import SystemRuntime, join_address, split_address
 
 
 @pytest.fixture
@@ -35,6 +36,10 @@ def file(tmp_path: Path):
         ("link: nowhere", 'link: "nowhere" is no address'),
         ("- a list", "holds no mapping"),
         ("a: [", "line 1|line 2"),
+        ("bitcoind: {url: banana}", 'bitcoind.url: "banana" is no URL'),
+        ("bitcoind: {user: u, zmq: banana}", "bitcoind.zmq.*tcp://HOST:PORT"),
+        ("alias: a", "bitcoind: name its cookie_file.*or set user and password"),
+        ("{bitcoind: {user: u}, announce_addresses: [foo]}", 'announce_addresses: "foo" is no address'),
         ("alias: 5", "alias: Expected `str`, got `int`"),
     ],
 )
@@ -108,6 +113,48 @@ def test_mainnet_is_refused_without_the_flag_that_says_so(file, tmp_path: Path) 
 
     assert done.returncode == 2
     assert "accept_mainnet_without_onchain_claims" in done.stderr
+
+
+@pytest.fixture
+def lnnode(tmp_path: Path):
+    """A process of ours, started with this configuration; killed with the test."""
+    started = []
+
+    def start(kind: str, text: str) -> subprocess.Popen:
+        path = tmp_path / f"{kind}.yaml"
+        path.write_text(text)
+        command = [Path(sys.executable).with_name("lnnode"), kind, path]
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_a_backend_that_waits_for_bitcoind_says_so_and_can_be_stopped(lnnode, tmp_path: Path) -> None:
+    text = f"{{data_dir: {tmp_path}, bitcoind: {{url: 'http://127.0.0.1:1', user: u}}}}"
+    process = lnnode("backend", text)
+
+    assert "nothing answers at http://127.0.0.1:1" in process.stderr.readline()
+    process.terminate()
+    _, rest = process.communicate(timeout=10)
+    assert (process.returncode, rest) == (0, "")
+
+
+def test_a_frontend_that_waits_for_its_backend_says_so(lnnode, tmp_path: Path) -> None:
+    process = lnnode("frontend", f"{{listen: '127.0.0.1:0', backend: 'unix:{tmp_path}/nowhere.sock'}}")
+
+    assert "no_backend" in process.stderr.readline()
+
+
+async def test_a_port_in_use_is_refused_by_name() -> None:
+    runtime = SystemRuntime(lambda *_: None)
+    first = await runtime.listen("127.0.0.1:0", asyncio.Protocol)
+    with pytest.raises(Refused, match=f"listen: {first.address}: is in use"):
+        await runtime.listen(first.address, asyncio.Protocol)
+    first.close()
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_an_api_on_a_port_needs_a_password(tmp_path, kind):
     with pytest.raises(Refused, match="api_password"):
         load(kind, path, {})
     prefix = "LNNODE_BACKEND__" if kind is StandaloneConfig else "LNNODE_"
-    assert load(kind, path, {prefix + "API_PASSWORD": "'1234'"})
+    assert load(kind, path, {prefix + "API_PASSWORD": "'1234'", prefix + "BITCOIND__USER": "u"})
 
 
 @pytest.mark.parametrize(("kind", "field"), [(BackendConfig, "link"), (FrontendConfig, "backend")])
