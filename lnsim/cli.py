@@ -13,7 +13,7 @@ from lnsim.api_client import CallFailed
 from lnsim.chain.command import chain
 from lnsim.cluster_process import ProcessFailed
 from lnsim.demo import Stopped, holds, run
-from lnsim.demo_options import MAX_FRONTENDS, NAMES, BadArgument, Options, duration, fault
+from lnsim.demo_options import MAX_FRONTENDS, NAMES, BadArgument, Options, check_faults, duration, fault
 from lnsim.demo_place import NoDemo, tell
 from lnsim.view_live import choose_show
 
@@ -80,6 +80,7 @@ def demo(
             rate_per_s=rate,
             faults=tuple(fault(text) for text in kill or ()),
         )
+        check_faults(options)
     except BadArgument as error:
         _fail(str(error), BAD_USAGE)
     try:
@@ -149,7 +150,7 @@ def _tell(summary: dict[str, Any]) -> None:
 
 
 def _again(options: Options) -> str:
-    kills = " ".join(f"--kill {each.what}@{each.at_s:g}s" for each in options.faults)
+    kills = " ".join(str(each) for each in options.faults)
     return f"--peers {options.peers} --frontends {options.frontends} --rate {options.rate_per_s:g} {kills}".strip()
 
 

@@ -12,7 +12,7 @@ from lnsim.cluster import Cluster
 from lnsim.demo_check import Books, Verdict, books, verdict
 from lnsim.demo_monitor import Monitor
 from lnsim.demo_network import Network
-from lnsim.demo_options import NAMES, BadArgument, Fault, Options
+from lnsim.demo_options import NAMES, BadArgument, Options
 from lnsim.demo_place import Command, listen, make_place, remove_place
 from lnsim.demo_state import HUB, RUNNING, Scene
 from lnsim.demo_traffic import PAYMENT_TIMEOUT_S, Plan, Traffic
@@ -44,6 +44,7 @@ class Demo:
         self._stop = asyncio.Event()
         self._traffic: Traffic | None = None
         self._paid_s = 0.0
+        self._kills_missing = dict.fromkeys(range(len(options.faults)), "the demo ended before")  # and why
 
     def stop(self) -> None:
         """End early, in order."""
@@ -86,7 +87,7 @@ class Demo:
         self._monitor.phase = RUNNING
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        faults = [asyncio.create_task(self._later(each)) for each in self._options.faults]
+        faults = [asyncio.create_task(self._later(n)) for n in range(len(self._options.faults))]
         work = [asyncio.create_task(traffic.run()), asyncio.create_task(self._mine())]
         try:
             await self._until_stopped(_sleep(self._options.for_s), [*background, *work])
@@ -159,12 +160,21 @@ class Demo:
             self._monitor.cut(what)
         return what
 
-    async def _later(self, each: Fault) -> None:
+    async def _later(self, number: int) -> None:
+        each = self._options.faults[number]
         await asyncio.sleep(each.at_s)
         try:
             self.kill(each.what)
         except BadArgument as error:
+            self._kills_missing[number] = str(error)
             self._say("bad", str(error))
+        else:
+            del self._kills_missing[number]
+
+    def _missing(self) -> list[str]:
+        """Kills that were asked for and not carried out: what they were to show was not shown."""
+        faults = self._options.faults
+        return [f"{faults[number]} not carried out: {why}" for number, why in self._kills_missing.items()]
 
     async def _obey(self, command: Command) -> Command:
         if "kill" in command:
@@ -226,16 +236,14 @@ class Demo:
                 "channels_closed": checked.channels_closed,
                 "processes_left": self._cluster.supervisor.left_over(),
             },
-            "complaints": list(checked.complaints),
+            "complaints": [*checked.complaints, *self._missing()],
         }
 
 
 def holds(summary: dict[str, Any]) -> bool:
-    """Whether every invariant of a summary holds."""
-    return bool(
-        summary["invariants"]
-        == {"msat_conserved": True, "htlcs_lost": 0, "channels_closed": 0, "processes_left": 0}
-    )
+    """Whether every invariant of a summary holds, and nothing else was found wanting."""
+    whole = {"msat_conserved": True, "htlcs_lost": 0, "channels_closed": 0, "processes_left": 0}
+    return summary["invariants"] == whole and not summary["complaints"]
 
 
 async def run(options: Options, show: Show) -> dict[str, Any]:

@@ -32,6 +32,9 @@ class Fault(Struct, frozen=True):
     what: str
     at_s: float
 
+    def __str__(self) -> str:
+        return f"--kill {self.what}@{self.at_s:g}s"
+
 
 class Options(Struct, frozen=True, kw_only=True):
     for_s: float | None = None  # None: until told to stop
@@ -56,3 +59,18 @@ def fault(text: str) -> Fault:
     if not at or not (what in ("frontend", "backend") or re.fullmatch(r"f[1-9]", what)):
         raise BadArgument(f'"{text}" is no kill: say frontend@8s, f1@8s or backend@8s')
     return Fault(what, duration(when))
+
+
+def check_faults(options: Options) -> None:
+    """Raises BadArgument for the first that these options leave no room for."""
+    for each in options.faults:
+        if each.what[1:].isdigit() and int(each.what[1:]) > options.frontends:
+            raise BadArgument(f"{each}: there {_frontends(options.frontends)}")
+        if options.for_s is not None and each.at_s >= options.for_s:
+            raise BadArgument(f"{each} comes after the end (--for {options.for_s:g}s)")
+
+
+def _frontends(count: int) -> str:
+    if count == 1:
+        return "is only f1"
+    return f"are only f1 {'and' if count == 2 else 'to'} f{count}"

@@ -75,6 +75,14 @@ def test_the_backend_killed_in_the_middle(place: Path) -> None:
     assert result["backend"]["restarts"] == 1
 
 
+def test_a_kill_that_did_not_happen_is_a_complaint(place: Path) -> None:
+    status, out, _ = finish(start(place, "--json", "--for", "3s", "--kill", "f1@1s", "--kill", "f1@1050ms"))
+    assert status == 1
+    assert json.loads(out.splitlines()[-1])["complaints"] == [
+        "--kill f1@1.05s not carried out: f1 is down already"
+    ]
+
+
 def test_ctrl_c_leaves_nothing_behind(place: Path) -> None:
     demo = start(place)
     assert demo.stdout is not None

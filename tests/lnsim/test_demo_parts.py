@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from lnsim import demo_place
 from lnsim.cli import app
 from lnsim.demo_check import Books, books, verdict
-from lnsim.demo_options import BadArgument, Fault, duration, fault
+from lnsim.demo_options import BadArgument, Fault, Options, check_faults, duration, fault
 from lnsim.demo_traffic import Plan, Traffic
 
 PEERS = ["alice", "bob", "carol"]
@@ -45,12 +45,35 @@ def test_faults() -> None:
         ["demo", "--kill", "moon@3s"],
         ["demo", "--peers", "1"],
         ["demo", "--frontends", "x"],
+        ["demo", "--kill", "f9@1s", "--for", "5s"],
     ],
 )
 def test_a_users_error_is_told_with_status_2(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (Options(faults=(Fault("f9", 1),)), "--kill f9@1s: there are only f1 and f2"),
+        (Options(faults=(Fault("f2", 1),), frontends=1), "--kill f2@1s: there is only f1"),
+        (Options(faults=(Fault("f4", 1),), frontends=3), "--kill f4@1s: there are only f1 to f3"),
+        (
+            Options(for_s=5, faults=(Fault("frontend", 50),)),
+            "--kill frontend@50s comes after the end (--for 5s)",
+        ),
+    ],
+)
+def test_a_kill_that_cannot_happen_is_refused(options: Options, told: str) -> None:
+    with pytest.raises(BadArgument) as refused:
+        check_faults(options)
+    assert str(refused.value) == told
+
+
+def test_kills_that_can_happen() -> None:
+    check_faults(Options(for_s=5, faults=(Fault("frontend", 1), Fault("f2", 4.9), Fault("backend", 2))))
 
 
 def test_same_seed_same_payments() -> None:
