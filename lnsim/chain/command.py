@@ -9,14 +9,21 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lnsim.chain.server import ChainServer, ServerOptions
+from lnsim.chain.server import ChainServer, PortRefused, ServerOptions
+
+BAD_USAGE = 2
+MAX_PORT = 65_535
 
 
 def chain(
     *,
     datadir: Annotated[Path | None, typer.Option(help="Where the cookie and the scratch files go.")] = None,
-    rpc_port: Annotated[int, typer.Option(help="JSON-RPC port; 0 takes a free one.")] = 0,
-    zmq_port: Annotated[int, typer.Option(help="ZMQ port, all topics; 0 takes a free one.")] = 0,
+    rpc_port: Annotated[
+        int, typer.Option(min=0, max=MAX_PORT, help="JSON-RPC port; 0 takes a free one.")
+    ] = 0,
+    zmq_port: Annotated[
+        int, typer.Option(min=0, max=MAX_PORT, help="ZMQ port, all topics; 0 takes a free one.")
+    ] = 0,
     rpcuser: Annotated[str | None, typer.Option(help="With --rpcpassword: instead of a cookie.")] = None,
     rpcpassword: Annotated[str | None, typer.Option()] = None,
     blocks: Annotated[int, typer.Option(min=0, help="Blocks to begin with; 101 make the first coin.")] = 110,
@@ -31,7 +38,11 @@ def chain(
         password=rpcpassword,
         blocks=blocks,
     )
-    asyncio.run(_serve(options, mine_every))
+    try:
+        asyncio.run(_serve(options, mine_every))
+    except PortRefused as error:
+        typer.echo(f"lnsim: {error}", err=True)
+        raise typer.Exit(BAD_USAGE) from error
 
 
 async def _serve(options: ServerOptions, mine_every_s: float | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import hmac
 import secrets
 import socket
@@ -12,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import uvicorn
+import zmq
 from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -53,6 +55,16 @@ class Endpoint(Struct, frozen=True):
     zmq: str | None
 
 
+class PortRefused(Exception):  # noqa: N818 - a fact about this machine, told to the user
+    """A port that cannot be listened on; the text names the option that chose it."""
+
+    def __init__(self, option: str, port: int, error: OSError | zmq.ZMQError) -> None:
+        why = f": {error.strerror}"
+        if error.errno == errno.EADDRINUSE:
+            why = " is in use; choose another, or 0 for a free one"
+        super().__init__(f"--{option} {port}{why}")
+
+
 class ChainServer:
     """`async with ChainServer(now, options) as server`: a running chain; `server.node` is what it serves."""
 
@@ -75,11 +87,19 @@ class ChainServer:
         return self.node.chain
 
     async def __aenter__(self) -> Self:
-        options = self.options
-        if options.zmq_port is not None:
-            self._publisher = ZmqPublisher(HOST, options.zmq_port)
+        """Raises PortRefused."""
+        try:
+            await self._start()
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    async def _start(self) -> None:
+        if self.options.zmq_port is not None:
+            self._publisher = _publisher(self.options.zmq_port)
             self.chain.subscribe(self._publisher.receive)
-        listener = socket.create_server((HOST, options.rpc_port), backlog=1024)
+        listener = _listener(self.options.rpc_port)
         # asyncio switches Nagle off only where it knows the protocol, which a listener of ours does not say.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._server = _Server(
@@ -91,7 +111,6 @@ class ChainServer:
                 self._task.result()
             await asyncio.sleep(POLL_S)
         self.endpoint = self._announce(listener.getsockname()[1])
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -100,10 +119,13 @@ class ChainServer:
         self._server.force_exit = True
         if self._task:
             await self._task
-        if self._publisher:
-            self._publisher.close()
         if self.endpoint.cookie_file:
             _remove(self.endpoint.cookie_file)
+        self._close()
+
+    def _close(self) -> None:
+        if self._publisher:
+            self._publisher.close()
         self.node.close()
 
     def _announce(self, port: int) -> Endpoint:
@@ -142,6 +164,20 @@ class ChainServer:
         except ValueError:
             return False
         return hmac.compare_digest(given, f"{self._user}:{self._password}".encode())
+
+
+def _listener(port: int) -> socket.socket:
+    try:
+        return socket.create_server((HOST, port), backlog=1024)
+    except OSError as error:
+        raise PortRefused("rpc-port", port, error) from error
+
+
+def _publisher(port: int) -> ZmqPublisher:
+    try:
+        return ZmqPublisher(HOST, port)
+    except zmq.ZMQError as error:
+        raise PortRefused("zmq-port", port, error) from error
 
 
 def _remove(path: str) -> None:

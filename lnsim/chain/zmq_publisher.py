@@ -16,17 +16,21 @@ HIGH_WATER_MARK = 10_000  # messages kept for a slow subscriber; then they are l
 
 
 class ZmqPublisher:
-    """A PUB socket; `receive` is a listener for Chain.subscribe and never blocks."""
+    """A PUB socket; `receive` is a listener for Chain.subscribe and never blocks. Raises ZMQError without its port."""
 
     def __init__(self, host: str, port: int) -> None:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, 0)
-        if port == 0:
-            port = self._socket.bind_to_random_port(f"tcp://{host}")
-        else:
-            self._socket.bind(f"tcp://{host}:{port}")
+        try:
+            if port == 0:
+                port = self._socket.bind_to_random_port(f"tcp://{host}")
+            else:
+                self._socket.bind(f"tcp://{host}:{port}")
+        except zmq.ZMQError:
+            self.close()
+            raise
         self.address = f"tcp://{host}:{port}"
         self._counts: dict[bytes, int] = {}
 
