@@ -63,6 +63,8 @@ class Demo:
                 raise Stopped
             nodes: dict[str, Node] = {HUB: self._cluster.api, **{p.name: p for p in self._cluster.peers}}
             before = await books(nodes)
+            if self._stop.is_set():
+                raise Stopped
             await self._pay(nodes, background)
             checked = await self._check(nodes, before)
             await self._monitor.look()
