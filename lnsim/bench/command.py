@@ -73,7 +73,7 @@ def _show(figures: dict[str, Figures], plan: plans.Plan) -> None:
         table.add(result, BENCHMARKS[name], found)
     console = Console()
     console.print(result)
-    if plan.channels < CHANNELS:
+    if plan.channels < CHANNELS and any(BENCHMARKS[name].graph for name in figures):
         console.print(
             f"A graph of {plan.channels:,} channels: goals are meant for {CHANNELS:,}.", style="dim"
         )

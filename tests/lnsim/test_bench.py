@@ -10,7 +10,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lnsim.bench import table
-from lnsim.bench.command import app
+from lnsim.bench.command import _show, app
 from lnsim.bench.measure import MIN_ROUNDS, Timed, compare, percentile
 from lnsim.bench.plan import Plan
 from lnsim.bench.registry import BENCHMARKS, Goal
@@ -52,6 +52,12 @@ def check(name, figures):
     assert figures.keys() == KEYS[name]
     for key, value in figures.items():
         assert value > 0 or key == "kib"  # a handful of peers fits into memory that is there already
+
+
+@pytest.mark.parametrize(("names", "told"), [(("transport", "link"), False), (("link", "route"), True)])
+def test_a_smaller_graph_is_told_where_it_is_used(plan, capsys, names, told):
+    _show({name: dict.fromkeys(KEYS[name], 1.0) for name in names}, plan)
+    assert ("A graph of 200 channels" in capsys.readouterr().out) == told
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)
