@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shlex
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -184,10 +185,14 @@ class Demo:
                 return {"killed": self.kill(str(command["kill"]))}
             except BadArgument as error:
                 return {"error": str(error)}
+        if not self._cluster.node_id:
+            return {"error": "the demo is still starting"}
         endpoint = self._cluster.endpoint
+        api = self._place / "hub" / "api.sock"
         return {
             "peer": f"{self._cluster.node_id}@{self._cluster.address}",
-            "api": f"unix:{self._place / 'hub' / 'api.sock'}",
+            "api": str(api),
+            "curl": f"curl --unix-socket {shlex.quote(str(api))} -X POST http://node/getinfo",
             "chain": endpoint.get("rpc_url"),
             "user": endpoint.get("user"),
             "password": endpoint.get("password"),

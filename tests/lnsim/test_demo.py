@@ -100,6 +100,16 @@ def test_ctrl_c_leaves_nothing_behind(place: Path) -> None:
         check=False,
     )
     assert (kill.returncode, kill.stdout[:8]) == (0, "killed f"), kill.stderr
+    address = subprocess.run(
+        [*command("lnsim"), "demo", "address"],
+        env={**os.environ, "TMPDIR": str(place)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = dict(line.split(maxsplit=1) for line in address.stdout.splitlines())
+    assert Path(told["api"]).is_socket()
+    assert told["curl"] == f"curl --unix-socket {told['api']} -X POST http://node/getinfo"
     demo.send_signal(signal.SIGINT)
     status, out, err = finish(demo)
     assert status == 0, f"{out}\n{err}"
