@@ -17,6 +17,10 @@ class CallFailed(Exception):  # noqa: N818 - the answer, not a fault of ours
     """The other side answered with an error, or not at all."""
 
 
+class Unreachable(CallFailed):
+    """Nobody answered: whether the call was carried out is not known."""
+
+
 class Node(Protocol):
     """A node that can be commanded, wherever it runs."""
 
@@ -68,9 +72,9 @@ async def post(
         async with asyncio.timeout(timeout_s):
             return await _post(address, path, body, headers)
     except TimeoutError as error:
-        raise CallFailed(f"{called}: no answer within {timeout_s:g} s") from error
+        raise Unreachable(f"{called}: no answer within {timeout_s:g} s") from error
     except (OSError, EOFError, ValueError, IndexError) as error:
-        raise CallFailed(f"{called}: {error or type(error).__name__}") from error
+        raise Unreachable(f"{called}: {error or type(error).__name__}") from error
 
 
 async def _post(address: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:

@@ -83,7 +83,7 @@ class Monitor:
             }
             self.carried.update(name for name in ends if name)
         else:
-            self._failures[_short(outcome)] += 1
+            self._failures[outcome.reason.partition(" (")[0]] += 1
         if failed or now_s - self._last_pulse_s > 1 / PULSES_PER_S:
             self._last_pulse_s = now_s
             self._pulses.append(Pulse(outcome.payment.payer, outcome.payment.payee, now_s, not failed))
@@ -175,11 +175,10 @@ class Monitor:
         self._look_at_peers(held, self._channels)
 
     def _tell_failures(self) -> None:
-        """Those since the last look in one line: when a frontend is killed there are many."""
+        """Those since the last look, equal ones in one line: when a frontend is killed there are many."""
         failures, self._failures = self._failures, Counter()
-        if failures:
-            (reason, _), count = failures.most_common(1)[0], failures.total()
-            self.say("bad", f"{count} failed: {reason}" if count > 1 else f"1 payment failed: {reason}")
+        for reason, count in failures.most_common():
+            self.notes.append(Note(self.now_s(), "bad", reason, failed=count))
 
     def _look_at_frontends(self, reported: list[dict[str, Any]]) -> None:
         now = {status["id"]: status for status in reported}
@@ -269,13 +268,6 @@ class Monitor:
             (later - earlier) / (HISTORY_WINDOW * TICK_S)
             for earlier, later in zip(counts, counts[HISTORY_WINDOW:], strict=False)
         )
-
-
-def _short(outcome: Outcome) -> str:
-    """Why a payment failed, in a few words."""
-    if outcome.status == "unknown":
-        return f"{outcome.payment.payer} is away"
-    return outcome.reason.partition(" (")[0]
 
 
 def _peer_state(name: str, frontend: str | None, channel: dict[str, Any]) -> PeerState:

@@ -64,11 +64,20 @@ class PaymentsState(Struct, frozen=True, kw_only=True):
 
 
 class Note(Struct, frozen=True):
-    """A line of the log; kind is good, bad or info."""
+    """A line of the log; kind is good, bad or info. Of failed payments the text is why, and there may be many."""
 
     at_s: float
     kind: str
     text: str
+    failed: int = 0
+
+    def words(self) -> str:
+        if not self.failed:
+            return self.text
+        return f"{self.failed} payment{'s' if self.failed > 1 else ''} failed: {self.text}"
+
+    def short_words(self) -> str:
+        return f"{self.failed} failed: {self.text}" if self.failed else self.text
 
 
 class Scene(Struct, frozen=True, kw_only=True):

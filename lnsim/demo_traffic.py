@@ -10,7 +10,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from lnsim.api_client import CallFailed, Node
+from lnsim.api_client import CallFailed, Node, Unreachable
 from lnsim.demo_state import HUB
 
 MAX_IN_FLIGHT = 24  # beyond this a slow machine would only queue, and latency would say nothing
@@ -145,7 +145,9 @@ class Traffic:
                 began_s = time.perf_counter()
                 result = await payer.call("pay", bolt11=bolt11, timeout_s=PAYMENT_TIMEOUT_S)
         except CallFailed as error:
-            self._book(Outcome(payment, "unknown", reason=str(error)))
+            # of all nodes the hub alone is called through a socket, whose path says nothing to a person
+            reason = "backend not reachable" if isinstance(error, Unreachable) else str(error)
+            self._book(Outcome(payment, "unknown", reason=reason))
             return
         elapsed_ms = (time.perf_counter() - began_s) * 1_000
         self._book(_outcome(payment, result, elapsed_ms))

@@ -12,6 +12,7 @@ MIN_HEIGHT = 24
 HEADER_ROWS = 1
 MIN_PANEL_ROWS = 7
 KEYS = (("k", "kill a frontend"), ("p", "pause"), ("q", "quit"))
+SHORT_KEYS = (("k", "kill"), *KEYS[1:])  # where a large seed or a long phase needs the room
 SPINNER = "◐◓◑◒"
 
 
@@ -29,7 +30,7 @@ def render(scene: Scene, width: int, height: int) -> Text:
     )
     bottom = panels.beside(
         panels.panel("channels: hub | peer, sat", panels.channels(scene, left - 4, lower - 2), left, lower),
-        panels.panel("events", panels.notes(scene, lower - 2), right, lower),
+        panels.panel("events", panels.notes(scene, right - 4, lower - 2), right, lower),
     )
     lines = [_header(scene, width), *topology(scene, width, picture), *middle, *bottom, *footer]
     return Text("\n").join(lines)
@@ -53,13 +54,20 @@ def _header(scene: Scene, width: int) -> Text:
     left = Text.assemble(
         (" ↯ lnsim demo ", style.HUB_STRONG),
         (f" {panels.clock(scene.now_s)} ", style.TEXT),
-        (f" {mark} {phase} ", style.WARM if scene.paused else style.GOOD),
         (f" seed {scene.seed}", style.DIM),
+        (f" {mark} {phase} ", style.WARM if scene.paused else style.GOOD),
     )
-    right = Text()
-    for key, meaning in KEYS:
-        right.append(f"{key} ", style.KEY).append(f"{meaning}  ", style.DIM)
+    right = _keys(KEYS)
+    if left.cell_len + right.cell_len > width:
+        right = _keys(SHORT_KEYS)
     return panels.fit(left, width - right.cell_len).append_text(right)
+
+
+def _keys(keys: tuple[tuple[str, str], ...]) -> Text:
+    text = Text()
+    for key, meaning in keys:
+        text.append(f"{key} ", style.KEY).append(f"{meaning}  ", style.DIM)
+    return text
 
 
 def _footer(scene: Scene, width: int) -> list[Text]:
@@ -67,7 +75,7 @@ def _footer(scene: Scene, width: int) -> list[Text]:
     if not scene.peer_address:
         return [Text(), Text(" starting chain, backend, frontends and peers …", style.DIM)]
     chain = Text.assemble(("chain ", style.CHAIN), (scene.chain_url, style.TEXT))
-    more = Text.assemble(("  RPC password: ", style.DIM), ("lnsim demo address", style.TEXT))
+    more = Text.assemble(("  RPC credentials: ", style.DIM), ("lnsim demo address", style.TEXT))
     peer = Text.assemble((" connect a peer of yours to ", style.DIM), (scene.peer_address, style.TEXT))
     if peer.cell_len <= width:
         return [peer, Text.assemble(" ", chain, more)]

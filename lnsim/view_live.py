@@ -49,7 +49,7 @@ class Lines:
             now = scene()
             for note in now.notes:
                 if note.at_s > told:
-                    print(f"{clock(note.at_s)}  {note.text}", flush=True)  # noqa: T201 - this is the output
+                    print(f"{clock(note.at_s)}  {note.words()}", flush=True)  # noqa: T201 - this is the output
                     told = note.at_s
             if now.payments.attempted:
                 print(_line(now), flush=True)  # noqa: T201 - this is the output

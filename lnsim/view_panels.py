@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
 from rich.style import Style
 from rich.text import Text
 
 from lnsim import view_style as style
-from lnsim.demo_state import FrontendState, Health, PeerState, ProcessState, Scene
+from lnsim.demo_state import FrontendState, Health, Note, PeerState, ProcessState, Scene
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 MSAT_PER_SAT = 1_000
+NOTE_MARGIN = len("00:00 ✗ ")
+FOLD_S = 20.0  # failures of one disturbance
 
 
 def panel(title: str, lines: Sequence[Text], width: int, height: int) -> list[Text]:
@@ -127,17 +130,39 @@ def _sat(amount_msat: int) -> str:
     return f"{sat / 1e6:.2f}M" if sat >= 1e6 else f"{sat / 1e3:.0f}k"
 
 
-def notes(scene: Scene, height: int) -> list[Text]:
-    """The newest at the bottom."""
+def notes(scene: Scene, width: int, height: int) -> list[Text]:
+    """The newest at the bottom; failures for the same reason, close to each other, are one."""
     marks = {"good": "✓", "bad": "✗", "info": "·"}
     return [
         Text.assemble(
             (f"{clock(note.at_s)} ", style.DIM),
             (f"{marks[note.kind]} ", style.NOTES[note.kind]),
-            (note.text, style.TEXT if note.kind == "info" else style.NOTES[note.kind]),
+            (
+                _words(note, width - NOTE_MARGIN),
+                style.TEXT if note.kind == "info" else style.NOTES[note.kind],
+            ),
         )
-        for note in scene.notes[-height:]
+        for note in _folded(scene.notes)[-height:]
     ]
+
+
+def _words(note: Note, width: int) -> str:
+    words = note.words()
+    return words if len(words) <= width else note.short_words()
+
+
+def _folded(notes: Sequence[Note]) -> list[Note]:
+    lines: list[Note] = []
+    places: dict[str, int] = {}  # of the line that failures are added to, by their reason
+    for note in notes:
+        place = places.get(note.text) if note.failed else None
+        if place is not None and note.at_s - lines[place].at_s < FOLD_S:
+            lines[place] = replace(lines[place], failed=lines[place].failed + note.failed)
+            continue
+        if note.failed:
+            places[note.text] = len(lines)
+        lines.append(note)
+    return lines
 
 
 def clock(seconds: float) -> str:

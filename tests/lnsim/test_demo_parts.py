@@ -9,10 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from lnsim import demo_place
+from lnsim.api_client import NodeApi
 from lnsim.cli import app
 from lnsim.demo_check import Books, books, verdict
 from lnsim.demo_options import BadArgument, Fault, Options, check_faults, duration, fault
-from lnsim.demo_traffic import Plan, Traffic
+from lnsim.demo_traffic import Outcome, Plan, Traffic
 
 PEERS = ["alice", "bob", "carol"]
 
@@ -108,6 +109,18 @@ async def test_traffic_keeps_the_books() -> None:
     assert traffic.counts["settled"] == traffic.attempted >= 100
     assert sum(traffic.balance_msat.values()) == 0, "a payment moves msat, never makes or loses it"
     assert traffic.pending == 0
+
+
+async def test_a_socket_that_nobody_answers_is_told_in_words(tmp_path: Path) -> None:
+    nodes = {"hub": NodeApi(f"unix:{tmp_path / 'api.sock'}"), **{name: FakeNode() for name in PEERS}}
+    told: asyncio.Queue[Outcome] = asyncio.Queue()
+    traffic = Traffic(nodes, {name: name for name in nodes}, Plan(1, PEERS), 1e6, told.put_nowait)
+    running = asyncio.create_task(traffic.run())
+    while (outcome := await told.get()).status == "settled":
+        pass
+    running.cancel()
+    await traffic.drain(1)
+    assert (outcome.status, outcome.reason) == ("unknown", "backend not reachable")
 
 
 def channel(local: int, remote: int, **changes: Any) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import io
 
 import pytest
 from demo_scenes import NODE_ID, running
+from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.console import Console
 
-from lnsim.demo_state import Scene
+from lnsim.demo_state import Note, Scene
 from lnsim.view import render
 
 SIZES = [(80, 24), (100, 30), (140, 45), (240, 70)]
@@ -42,6 +43,41 @@ def test_a_killed_frontend_is_seen() -> None:
     assert "f1 down" in text
     assert "○" in text, "a peer without a session"
     assert "f1 killed, 2 sessions cut" in text
+
+
+def test_equal_failures_are_one_line_and_leave_the_kill_in_sight() -> None:
+    failures = tuple(
+        Note(61.5 + tick / 2, "bad", reason, failed=3)
+        for tick in range(7)
+        for reason in ("no usable channel", "backend not reachable")
+    )
+    scene = running(killed=True)
+    text = drawn(replace(scene, notes=(*scene.notes[:4], *failures)), 80, 24)
+    assert "✗ 21 failed: no usable channel" in text
+    assert "✗ 21 failed: backend not" in text
+    assert "f1 killed, 2 sessions cut" in text
+    wide = drawn(replace(scene, notes=failures), 110, 34)
+    assert "✗ 21 payments failed: no usable channel" in wide
+
+
+def test_failures_far_apart_stay_apart() -> None:
+    notes = (Note(1, "bad", "no way", failed=1), Note(61, "bad", "no way", failed=2))
+    text = drawn(replace(running(), notes=notes), 100, 30)
+    assert "00:01 ✗ 1 payment failed: no way" in text
+    assert "01:01 ✗ 2 payments failed: no way" in text
+
+
+@pytest.mark.parametrize("phase", ["running", "opening channels", "checking the books"])
+@pytest.mark.parametrize("seed", [42, 999_999])
+def test_the_seed_is_never_cut(seed: int, phase: str) -> None:
+    title = drawn(replace(running(), seed=seed, phase=phase), 80, 24).split("\n")[0]
+    assert f"seed {seed} " in title
+    assert phase in title
+    assert "q quit" in title
+
+
+def test_credentials_are_no_password() -> None:
+    assert "RPC credentials: lnsim demo address" in drawn(running(), 140, 45)
 
 
 def test_a_small_terminal_is_told() -> None:
