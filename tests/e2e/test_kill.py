@@ -52,11 +52,14 @@ class Traffic:
             )
             if result["status"] != "settled":
                 self.failed += 1
-                await asyncio.sleep(0)
+                await wait_until(self.connected, 40, "the payer's channel is usable")
                 continue
             self.settled += 1
             fee_msat = result["fee_msat"]
             self.moved_msat.update(payer=-AMOUNT_MSAT - fee_msat, payee=AMOUNT_MSAT, hub=fee_msat)
+
+    async def connected(self) -> bool:
+        return all(channel["usable"] for channel in await self.payer.call("channels"))
 
     async def settle(self, more: int) -> None:
         """Until that many payments more have settled."""
@@ -116,7 +119,7 @@ async def test_the_backend_is_killed_and_every_channel_carries_on(cluster: Clust
                 return backend.restarts > restarts and backend.pid is not None
 
             await wait_until(back, 20, "the backend is up again")
-            await traffic.settle(5)
+            await traffic.settle(60)
 
 
 async def ends_in_time(child: Child) -> int | None:
