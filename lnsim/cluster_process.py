@@ -70,17 +70,12 @@ class Child:
 
     async def start(self) -> Ready:
         """Start it and wait for its ready line. Raises ProcessFailed with the tail of its log."""
-        parent = os.getpid()
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=log,
-                limit=MAX_LINE_BYTES,
-                start_new_session=True,  # Ctrl-C is for us: we stop them in order
-                preexec_fn=lambda: _die_with(parent),
-            )
+        spawning = asyncio.ensure_future(self._spawn())
+        try:
+            self._process = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            self._process = await spawning  # it is there all the same, and `stop` has to know it
+            raise
         with contextlib.suppress(psutil.NoSuchProcess):
             self._measured = psutil.Process(self._process.pid)
         came_up: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
@@ -91,6 +86,19 @@ class Child:
         except TimeoutError as error:
             raise ProcessFailed(f"{self.name} is not ready after {READY_TIMEOUT_S:g} s") from error
         return self.ready
+
+    async def _spawn(self) -> asyncio.subprocess.Process:
+        parent = os.getpid()
+        with self._log.open("ab") as log:
+            return await asyncio.create_subprocess_exec(
+                *self._argv,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                limit=MAX_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C is for us: we stop them in order
+                preexec_fn=lambda: _die_with(parent),
+            )
 
     def write(self, line: bytes) -> None:
         """Send a line to its stdin; a process that is gone reads nothing."""

@@ -113,3 +113,16 @@ def test_children_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
         os.kill(parent.pid, signal.SIGKILL)
         psutil.wait_procs([child], timeout=10)
     assert not child.is_running()
+
+
+async def test_a_start_that_is_cancelled_half_way_leaves_a_process_that_stop_ends(tmp_path: Path) -> None:
+    child = Child("half", [sys.executable, "-c", "import signal; signal.pause()"], tmp_path)
+    starting = asyncio.create_task(child.start())
+    for _ in range(3):  # into the middle of spawning
+        await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert child.pid is not None
+    await child.stop()
+    assert child.pid is None
