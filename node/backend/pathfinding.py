@@ -13,7 +13,7 @@ from node.gossip.topology import Topology
 from node.gossip.validation import is_signed_by
 from node.payment import send
 from node.payment.blame import Observation
-from node.payment.route import Hop, Route
+from node.payment.route import Route
 
 
 class Pathfinding:
@@ -62,10 +62,7 @@ class Pathfinding:
             if request.amount_msat > most_msat:
                 return f"our channels can send {most_msat} msat now, reserves kept back"
             return "no route"
-        return tuple(
-            tuple(Hop(hop.node_id, hop.short_channel_id, hop.amount_msat, hop.expiry_delta) for hop in route)
-            for route in found
-        )
+        return found
 
     def _local_channels(self) -> tuple[routes.LocalChannel, ...]:
         policy = self._channels.policy

@@ -6,20 +6,21 @@ from msgspec import Struct
 
 from node.crypto import sphinx
 from node.crypto.hashes import hmac_sha256
+from node.gossip.routes import Hop, Route
 from node.wire.bolt4 import HopPayload, PaymentData
 from node.wire.codec import encode_tlvs
 
-
-class Hop(Struct, frozen=True):
-    """An HTLC over one channel, to the node at its far end."""
-
-    node_id: bytes
-    short_channel_id: int  # real or alias
-    amount_msat: int
-    expiry_delta: int  # blocks from the height at which the route is used; the payee's own at the last hop
-
-
-Route = tuple[Hop, ...]  # from a channel of ours to the payee, never empty
+__all__ = [
+    "FinalPayload",
+    "Hop",
+    "Onion",
+    "Route",
+    "amount_msat",
+    "build_onion",
+    "direction",
+    "fee_msat",
+    "session_key",
+]
 
 
 class FinalPayload(Struct, frozen=True, kw_only=True):
