@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 
 from node.backend.journal import Journal
 from node.backend.session import Session
-from node.backend.store import Parameters, Store
+from node.backend.store import NEXT_KEY_INDEX, Parameters, Store
 from node.bitcoin.transaction import txid
 from node.channel import effects as fx
 from node.channel import events as ev
@@ -39,6 +39,8 @@ RareEffect = (
     | fx.ForceClosed
     | fx.Closed
 )
+
+PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
 
 log = logs.get("channel")
 
@@ -141,6 +143,7 @@ class Channels:
         """Keys that no channel has had (of this run or before)."""
         index = self._next_key_index
         self._next_key_index += 1
+        self._journal.write(PUT_META, NEXT_KEY_INDEX, self._next_key_index.to_bytes(8, "big"))
         return index, self.keys(index)
 
     def add(self, channel: Channel, keys: ChannelKeys, key_index: int, effects: fx.Effects) -> Record:

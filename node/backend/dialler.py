@@ -99,15 +99,17 @@ class Dialler:
         return None if node is None or node.announcement is None else _announced_address(node.announcement)
 
     async def _try(self, node_id: bytes, address: str, plan: _Plan) -> None:
+        growth = 1.0  # a peer that answers and goes again waits no longer each time
         try:
             await self.connect(node_id, address)
         except Refused as error:
+            growth = PAUSE_FACTOR
             log.debug("not_connected", peer=node_id.hex(), address=address, error=str(error))
         finally:
             plan.running = False
         jitter = 0.5 + self._runtime.random.random()
         plan.next_s = self._runtime.monotonic() + plan.pause_s * jitter
-        plan.pause_s = min(MAX_PAUSE_S, plan.pause_s * PAUSE_FACTOR)
+        plan.pause_s = min(MAX_PAUSE_S, plan.pause_s * growth)
 
 
 def _announced_address(announcement: bytes) -> str | None:

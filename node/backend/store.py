@@ -12,6 +12,7 @@ from typing import NamedTuple
 from node.errors import Refused
 
 SCHEMA_VERSION = 1
+NEXT_KEY_INDEX = "next_key_index"
 LOCK_TIMEOUT_S = 1.0  # a backend that is just ending lets go sooner; another one never does
 
 SCHEMA = """
@@ -117,9 +118,8 @@ class Store:
         ]
 
     def next_key_index(self) -> int:
-        """A key index that no channel has had, closed ones included."""
-        (highest,) = self._db.execute("SELECT max(key_index) FROM channels").fetchone()
-        return 0 if highest is None else int(highest) + 1
+        """A key index that no channel has had, closed and forgotten ones included."""
+        return int.from_bytes(self.meta(NEXT_KEY_INDEX) or b"", "big")
 
     def meta(self, key: str) -> bytes | None:
         row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, or text for people. Peers' text is cut and escaped, keys never appear."""
+"""Structured logs: one JSON object a line, or text for people. Keys never appear, peers' text only through `node.peer.notice`."""
 
 import logging
 import sys
@@ -7,8 +7,6 @@ from typing import Any
 import structlog
 
 from node.runtime.config import LogConfig
-
-MAX_TEXT = 500  # characters of anything that a stranger can choose (security: log spam and injection)
 
 
 def configure(config: LogConfig, **context: str) -> None:
@@ -37,8 +35,3 @@ def get(name: str) -> structlog.typing.FilteringBoundLogger:
     """A logger that names its part of the node."""
     logger: structlog.typing.FilteringBoundLogger = structlog.get_logger(part=name)
     return logger
-
-
-def safe_text(data: bytes) -> str:
-    """A peer's text for a log line: printable ASCII, cut."""
-    return data[:MAX_TEXT].decode("ascii", "replace").encode("unicode_escape").decode("ascii")

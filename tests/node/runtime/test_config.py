@@ -11,7 +11,6 @@ import pytest
 import yaml
 
 from node.errors import Refused
-from node.runtime import logs
 from node.runtime.config import KINDS, BackendConfig, FrontendConfig, documented_defaults, load
 from node.runtime.runtime import SystemRuntime, join_address, split_address
 
@@ -179,8 +178,3 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_a_frontend_needs_no_field_at_all() -> None:
     assert load(FrontendConfig, None, {}).listen == "0.0.0.0:9735"
-
-
-def test_a_peers_text_is_cut_and_escaped_in_logs() -> None:
-    assert logs.safe_text(b"a\x1b[31m\n\xff") == "a\\x1b[31m\\n\\ufffd"
-    assert len(logs.safe_text(b"a" * 70_000)) == logs.MAX_TEXT
