@@ -78,6 +78,7 @@ class Sending:
         self.channel_of: Callable[[int], bytes | None]
         self._running: dict[bytes, Outgoing] = {}
         self._ended: dict[bytes, send.Payment] = {}
+        self._asked: set[bytes] = set()  # hashes about to begin
         self._parts: dict[HtlcKey, tuple[Outgoing, int]] = {}
         self._store: Store
         # searches that found nothing while a channel of ours had no slot: tried again once one is free
@@ -114,12 +115,14 @@ class Sending:
     async def pay(self, payment: send.Payment) -> tuple[send.Payment, Result]:
         """Run a payment to its end. Raises Refused where it must not even begin."""
         payment_hash = payment.payment_hash
-        if payment_hash in self._running:
+        if payment_hash in self._running or payment_hash in self._asked:
             raise Refused("this payment is under way")
-        if payment.keysend_preimage is None and await self._is_settled(payment_hash):
-            raise Refused("this has been paid already")
-        if payment_hash in self._running:
-            raise Refused("this payment is under way")
+        self._asked.add(payment_hash)  # while the database is read, nobody else may begin it
+        try:
+            if payment.keysend_preimage is None and await self._is_settled(payment_hash):
+                raise Refused("this has been paid already")
+        finally:
+            self._asked.discard(payment_hash)
         if len(self._running) >= MAX_RUNNING:
             raise Refused("too many payments are under way")
         outgoing = Outgoing(payment, self._runtime.now())
