@@ -1,0 +1,1 @@
+"""A scenario: one YAML file making one claim, as frozen values."""

@@ -1,0 +1,105 @@
+"""What a workload may do to a run, wherever it runs: real processes (cluster mode) or one virtual world (world mode).
+
+A workload sleeps with asyncio, reads the time from the running loop, draws from `random(name)`, and touches nothing
+but its stage. The same workload code runs in both modes.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import Any, Protocol
+
+from lnsim.api_client import Node
+from lnsim.metrics.recorder import Recorder
+from lnsim.scenario.model import PeersSpec, Scenario
+
+
+class PeerNode(Node, Protocol):
+    """A simulated peer that is a whole node. `call` takes the names of the node's API (`node.backend.commands`)."""
+
+    name: str
+    node_id: str
+    address: str  # where it listens
+
+
+class Swarm(Protocol):
+    """The light peers of a group, spread over workers. `call` takes the names of `lnsim.swarm.swarm.Swarm`."""
+
+    async def call(self, name: str, **arguments: Any) -> Any: ...
+
+
+class Group(Protocol):
+    """Peers of one entry of `topology.peers`: `nodes` where they have channels, `swarm` where they are light."""
+
+    name: str
+    spec: PeersSpec
+    nodes: Sequence[PeerNode]
+    swarm: Swarm | None
+
+
+class LinkState(Enum):
+    OPEN = "open"
+    CUT = "cut"
+    CLOGGED = "clog"
+    DELAYED = "delay"
+
+
+class Chain(Protocol):
+    async def height(self) -> int: ...
+    async def mine(self, blocks: int) -> int:
+        """Returns the new height."""
+        ...
+
+    async def reorg(self, depth: int) -> int:
+        """Take `depth` blocks back and mine one more than that; returns the new height."""
+        ...
+
+    async def set_feerate(self, feerate_per_kw: int | None) -> None:
+        """What the chain estimates from now on; None: what it did at first."""
+        ...
+
+    async def wallet_msat(self, wallet: str) -> int:
+        """All that the wallet has, confirmed or not."""
+        ...
+
+    async def fees_sat(self, from_height: int, to_height: int) -> int:
+        """Fees of all transactions in these blocks (both included)."""
+        ...
+
+
+class Stage(Protocol):
+    """Everything of one run. Names of processes: backend, f1, f2 ..."""
+
+    scenario: Scenario
+    seed: int
+    recorder: Recorder
+    hub: Node
+    hub_id: str
+    hub_address: str
+    frontends: Sequence[str]
+    groups: Mapping[str, Group]
+    chain: Chain
+
+    def random(self, name: str) -> random.Random:
+        """A generator of its own for each name, from the run's seed."""
+        ...
+
+    async def kill(self, what: str) -> None:
+        """At once, as SIGKILL; it is started again after a while."""
+        ...
+
+    async def restart(self, what: str) -> None:
+        """Stopped in order, and started again; returns when it is back."""
+        ...
+
+    async def pause(self, what: str, for_s: float) -> None:
+        """Stand still, keep everything, go on."""
+        ...
+
+    def is_up(self, what: str) -> bool: ...
+
+    async def set_link(self, frontend: str, state: LinkState, delay_s: float = 0.0) -> None: ...
+
+    async def set_disk_delay(self, delay_s: float) -> None:
+        """Of each of the backend's commits; 0 for none."""
+        ...
