@@ -3,7 +3,6 @@
 import operator
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from msgspec import Struct
 
@@ -21,8 +20,6 @@ LINE = re.compile(r"\s*([A-Za-z_][\w.]*)\s*(>=|<=|==|!=|>|<)\s*(-?[0-9][0-9_]*(?
 
 
 class Expectation(Struct, frozen=True):
-    """Written as a string in the file, hence parsed by `parse`."""
-
     metric: str
     comparison: str
     bound: float
@@ -36,9 +33,9 @@ class Expectation(Struct, frozen=True):
         return value is not None and bool(COMPARISONS[self.comparison](value, self.bound))
 
 
-def parse(text: Any) -> Expectation:
+def parse(text: str) -> Expectation:
     """Raises Refused for what is no such line."""
-    found = LINE.fullmatch(text) if isinstance(text, str) else None
+    found = LINE.fullmatch(text)
     if found is None:
         raise Refused(
             f'{text!r} is no expectation; write "METRIC >= NUMBER" with one of {" ".join(COMPARISONS)}'

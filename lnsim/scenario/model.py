@@ -1,10 +1,9 @@
 """A scenario as values: what is built, what happens to it and when, and what must be true of the run."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 
-from lnsim.scenario.expectation import Expectation
 from lnsim.scenario.workloads import Workload
 
 MAX_FRONTENDS = 16  # of one run, on one machine
@@ -23,12 +22,12 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 
 class ClusterSpec(Section, frozen=True, kw_only=True):
-    """The node under test: one backend and its frontends. `limits` and `channels` are sections of its configuration."""
+    """The node under test: one backend and its frontends."""
 
     frontends: Annotated[int, Meta(ge=1, le=MAX_FRONTENDS)] = 2
     max_connections: Positive = 20_000  # of one frontend
-    limits: dict[str, float] = {}  # node.link.messages.Limits, by field
-    channels: dict[str, int] = {}  # node.runtime.config.ChannelConfig, by field
+    backend: dict[str, Any] = {}  # node.runtime.config.BackendConfig, by field
+    channels: dict[str, int] = {}  # node.runtime.config.ChannelConfig, by field; simulated peers have it too
 
 
 class ChannelsSpec(Section, frozen=True, kw_only=True):
@@ -76,7 +75,7 @@ class Scenario(Section, frozen=True, kw_only=True):
     duration_s: Annotated[float, Meta(gt=0, le=MAX_DURATION_S)]
     topology: Topology = Topology()
     workloads: tuple[Workload, ...] = ()
-    expect: tuple[Expectation, ...] = ()
+    expect: tuple[str, ...] = ()  # lnsim.scenario.expectation
     modes: tuple[str, ...] = ("cluster", "world")  # in which it makes sense
     seed: int | None = None
     name: str = ""
