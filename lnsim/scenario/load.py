@@ -196,7 +196,7 @@ def _without_defaults(value: Any, raw: Any) -> Any:
         }
     if isinstance(value, dict) and isinstance(raw, dict):
         return {name: _without_defaults(value[name], raw[name]) for name in raw}
-    if isinstance(value, tuple) and isinstance(raw, list):
+    if isinstance(value, tuple) and isinstance(raw, list | tuple):
         return [_without_defaults(each, plain) for each, plain in zip(value, raw, strict=True)]
     return raw
 
