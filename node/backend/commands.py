@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from node.backend import views
 from node.backend.channels import Record
+from node.backend.receiving import OPEN_STATES, Sale
 from node.backend.views import View
 from node.channel import events as ev
 from node.channel.closing_model import Feerates
@@ -167,10 +168,36 @@ class Commands:
         description: str = "",
         expiry_s: int = 3_600,
         preimage: str | None = None,
+        hold: bool = False,
+        payment_hash: str | None = None,
     ) -> View:
-        secret = None if preimage is None else _hex(preimage, "preimage")
-        row = await self._node.receiving.invoice(amount_msat, description, expiry_s, secret)
-        return {"payment_hash": row.payment_hash.hex(), "bolt11": row.bolt11}
+        """With `hold`, what is paid is kept until `settle` or `cancel`; then the preimage may be somebody else's."""
+        sale = _sale(preimage, payment_hash, hold=hold)
+        row = await self._node.receiving.invoice(amount_msat, description, expiry_s, sale)
+        made: View = {"payment_hash": row.payment_hash.hex(), "bolt11": row.bolt11}
+        known = row.state.promise.preimage if row.state.promise else None
+        if hold and known is not None:
+            made["preimage"] = known.hex()
+        return made
+
+    async def settle(self, *, preimage: str) -> View:
+        """Claim what is held for this preimage; durable once it returns."""
+        return views.received(await self._node.receiving.settle(_hex(preimage, "preimage")))
+
+    async def cancel(self, *, payment_hash: str) -> View:
+        """Give back what is held, and take nothing more for this invoice."""
+        return views.received(await self._node.receiving.cancel(_hex(payment_hash, "payment_hash")))
+
+    async def invoices(self, *, state: str | None = None, count: int = MAX_LISTED) -> list[View]:
+        """The newest of those that are open or held."""
+        if not 0 < count <= MAX_LISTED:
+            raise Refused(f"count: 1 to {MAX_LISTED}")
+        if state not in (None, *OPEN_STATES):
+            raise Refused(
+                f"state: {' or '.join(OPEN_STATES)}; `received` finds any invoice by its payment_hash"
+            )
+        rows = [row for row in self._node.receiving.unsettled() if state in (None, row.state.status)]
+        return [views.received(row) for row in rows[-count:]]
 
     async def pay(
         self,
@@ -298,6 +325,16 @@ def _decode(text: str) -> bolt11.Invoice:
         return bolt11.decode(text)
     except MalformedMessage as error:
         raise Refused(f"bolt11: {error}") from error
+
+
+def _sale(preimage: str | None, payment_hash: str | None, *, hold: bool) -> Sale:
+    if payment_hash is None:
+        return Sale(hold=hold) if preimage is None else Sale.of(_hex(preimage, "preimage"), hold=hold)
+    if preimage is not None or not hold:
+        raise Refused(
+            "payment_hash: instead of a preimage, and with hold alone: `settle` then brings the preimage"
+        )
+    return Sale(_hex(payment_hash, "payment_hash"), None, hold)
 
 
 def _channel_type(text: str | None, *, scid_alias: bool) -> ChannelType | None:

@@ -20,9 +20,12 @@ from node.runtime.runtime import Runtime
 from node.wire.features import Feature, Features
 
 MIN_FINAL_CLTV_EXPIRY_DELTA = 24  # above 2R+G+S of BOLT 2, so that a claim on the chain is in time
+HOLD_FINAL_CLTV_EXPIRY_DELTA = MIN_FINAL_CLTV_EXPIRY_DELTA + 144  # what is held can be so for a day
+HELD_UNTIL_S = 1 << 62  # as an expiry: a held set outlives its invoice's
 MAX_OPEN_INVOICES = 1_000_000  # kept in memory while they can be paid
 ADD = "INSERT OR IGNORE INTO invoices VALUES (?, ?, ?)"
 PUT = "INSERT OR REPLACE INTO invoices VALUES (?, ?, ?)"
+OPEN_STATES = (receive.Phase.OPEN.value, receive.Phase.HELD.value)
 MAX_EXPIRY_S = 10 * 365 * 86_400
 INVOICE_FEATURES = Features.of(
     compulsory=(Feature.VAR_ONION_OPTIN, Feature.PAYMENT_SECRET), optional=(Feature.BASIC_MPP,)
@@ -46,6 +49,18 @@ class Received(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def is_paid(self) -> bool:
         return self.state.preimage is not None
+
+
+class Sale(msgspec.Struct, frozen=True):
+    """What an invoice sells; without a hash, the preimage is drawn. Who gives a hash alone settles with its preimage."""
+
+    payment_hash: bytes | None = None
+    preimage: bytes | None = None
+    hold: bool = False
+
+    @classmethod
+    def of(cls, preimage: bytes, *, hold: bool) -> "Sale":
+        return cls(sha256(preimage), preimage, hold)
 
 
 class Hints(Protocol):
@@ -74,19 +89,19 @@ class Receiving:
         self.received_msat = 0
 
     def load(self, store: Store) -> None:
-        """Take up what may still be paid: a claim was stored with the claimed HTLCs, so paid ones need nothing."""
+        """Take up what may still be paid or is held; paid ones need nothing: a claim was stored with its HTLCs."""
         self._store = store
         now_s = int(self._runtime.now())
         for (data,) in store.rows("SELECT data FROM invoices WHERE open_until_s > ?", (now_s,)):
             assert isinstance(data, bytes)
             row = msgspec.msgpack.decode(data, type=Received)
             self._open[row.payment_hash] = row
+            if payment_waits(row.state):
+                self._waiting[row.payment_hash] = None
 
     # invoices
 
-    async def invoice(
-        self, amount_msat: int | None, description: str, expiry_s: int, preimage: bytes | None = None
-    ) -> Received:
+    async def invoice(self, amount_msat: int | None, description: str, expiry_s: int, sale: Sale) -> Received:
         """A new invoice, durable. Raises Refused for what an invoice can't say."""
         if not 0 < expiry_s <= MAX_EXPIRY_S:
             raise Refused(f"expiry_s: 1 to {MAX_EXPIRY_S}")
@@ -94,33 +109,68 @@ class Receiving:
             self._forget_expired()
         if len(self._open) >= MAX_OPEN_INVOICES:
             raise Refused("too many open invoices")
-        if preimage is not None and await self.find(sha256(preimage)) is not None:
+        if sale.payment_hash is None:
+            sale = Sale.of(self._runtime.entropy(32), hold=sale.hold)
+        elif await self.find(sale.payment_hash) is not None:
             raise Refused("preimage: there was an invoice with it, or a payment")
-        preimage = self._runtime.entropy(32) if preimage is None else preimage
-        made = bolt11.Invoice(
+        assert sale.payment_hash is not None
+        if sale.payment_hash in self._open:
+            raise Refused("there is an invoice with this preimage")
+        made = self._made(amount_msat, description, expiry_s, sale.payment_hash, hold=sale.hold)
+        text = bolt11.encode(made, self._node_secret)
+        promise = receive.promise(made, sale.preimage, hold=sale.hold)
+        state = receive.PaymentIn(payment_hash=made.payment_hash, promise=promise)
+        row = Received(made.payment_hash, state, self._runtime.now(), text, description)
+        self._open[made.payment_hash] = row
+        self._write(row)
+        await self._durable()
+        return row
+
+    def _made(
+        self, amount_msat: int | None, description: str, expiry_s: int, payment_hash: bytes, *, hold: bool
+    ) -> bolt11.Invoice:
+        return bolt11.Invoice(
             network=self._network if self._network != "mainnet" else "bitcoin",
             amount_msat=amount_msat,
             timestamp_s=int(self._runtime.now()),
             node_id=self.node_id,
-            payment_hash=sha256(preimage),
+            payment_hash=payment_hash,
             payment_secret=self._runtime.entropy(32),
             description=description,
             expiry_s=expiry_s,
-            min_final_cltv_expiry_delta=MIN_FINAL_CLTV_EXPIRY_DELTA,
+            min_final_cltv_expiry_delta=HOLD_FINAL_CLTV_EXPIRY_DELTA if hold else MIN_FINAL_CLTV_EXPIRY_DELTA,
             route_hints=self._hints.route_hints(),
             features=INVOICE_FEATURES,
         )
-        if made.payment_hash in self._open:
-            raise Refused("there is an invoice with this preimage")
-        text = bolt11.encode(made, self._node_secret)
-        state = receive.PaymentIn(payment_hash=made.payment_hash, promise=receive.promise(made, preimage))
-        row = Received(made.payment_hash, state, self._runtime.now(), text, description)
-        self._open[made.payment_hash] = row
-        self._write(row)
+
+    async def settle(self, preimage: bytes) -> Received:
+        """Claim what is held, durably; doing it again changes nothing. Raises Refused."""
+        return await self._command(sha256(preimage), receive.Settle(preimage, self._htlcs.height))
+
+    async def cancel(self, payment_hash: bytes) -> Received:
+        """Give back what an unpaid invoice has received, durably, and take nothing for it any more. Raises Refused."""
+        return await self._command(payment_hash, receive.Cancel(self._htlcs.height))
+
+    async def _command(self, payment_hash: bytes, event: receive.Settle | receive.Cancel) -> Received:
+        row = self._open.get(payment_hash)
+        if row is None:
+            await self._durable()  # what was just decided is found too
+            row = await self.find(payment_hash)
+        if row is None:
+            raise Refused("no such invoice")
+        row = self._advance(row, event)
+        await self._durable()
+        return row
+
+    async def _durable(self) -> None:
+        """Wait until all that was decided so far is on the disk."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._journal.reply(partial(_finish, done))
         await done
-        return row
+
+    def unsettled(self) -> list[Received]:
+        """Invoices that may still be paid, and those whose payment is held; the newest last."""
+        return list(self._open.values())
 
     def _forget_expired(self) -> None:
         """Nothing is accepted for them any more; the database still has them."""
@@ -159,27 +209,30 @@ class Receiving:
         self._advance(row, event)
 
     def sweep(self) -> None:
-        """Once a second: sets whose missing parts did not come in time."""
-        tick = receive.Tick(self._runtime.now())
+        """Once a second: sets whose missing parts did not come in time, or that can be held no longer."""
+        tick = receive.Tick(self._runtime.now(), self._htlcs.height)
         for payment_hash in list(self._waiting):
             self._advance(self._open[payment_hash], tick)
 
-    def _advance(self, row: Received, event: receive.Event) -> None:
+    def _advance(self, row: Received, event: receive.Event) -> Received:
         state, effects = receive.step(row.state, event)
         row = msgspec.structs.replace(row, state=state)
         if payment_waits(state):
             self._waiting[row.payment_hash] = None
         else:
             self._waiting.pop(row.payment_hash, None)
-        if state.promise is not None and not row.is_paid:
+        if state.promise is not None and state.status in OPEN_STATES:
             self._open[row.payment_hash] = row
+        else:
+            self._open.pop(row.payment_hash, None)
         for effect in effects:
             match effect:
+                case receive.StorePayment():
+                    self._write(row)
                 case receive.StorePaymentReceived(_, _, amount_msat, keysend):
                     row = msgspec.structs.replace(
                         row, received_msat=amount_msat, received_s=self._runtime.now(), keysend=keysend
                     )
-                    self._open.pop(row.payment_hash, None)
                     self._write(row)
                     self._count(row)
                 case SettleHtlc():
@@ -188,6 +241,7 @@ class Receiving:
                     self._htlcs.fail(effect)
                 case _:
                     assert_never(effect)
+        return row
 
     def _count(self, row: Received) -> None:
         self.count += 1
@@ -195,7 +249,11 @@ class Receiving:
 
     def _write(self, row: Received) -> None:
         promise = row.state.promise
-        open_until_s = 0 if row.is_paid or promise is None else promise.expires_at_s
+        open_until_s = 0
+        if row.state.status == receive.Phase.HELD.value:
+            open_until_s = HELD_UNTIL_S
+        elif promise is not None and row.state.status == receive.Phase.OPEN.value:
+            open_until_s = promise.expires_at_s
         data = msgspec.msgpack.encode(row)
         # who paid an invoice knows its preimage, and may send more with it: the invoice's record stays
         self._journal.write(ADD if row.keysend else PUT, row.payment_hash, open_until_s, data)
@@ -207,5 +265,5 @@ def _finish(done: asyncio.Future[None]) -> None:
 
 
 def payment_waits(state: receive.PaymentIn) -> bool:
-    """Whether HTLCs are held until others complete the set."""
+    """Whether HTLCs are kept until others complete the set, or until somebody settles or cancels it."""
     return bool(state.parts) and state.preimage is None

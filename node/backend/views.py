@@ -9,6 +9,7 @@ from node.backend.switchboard import Peer
 from node.bitcoin.transaction import txid
 from node.channel.limits import receivable_msat, spendable_msat
 from node.payment import send
+from node.payment.receive import Phase
 
 View = dict[str, Any]
 
@@ -78,14 +79,19 @@ def frontend(link: FrontendLink) -> View:
 
 
 def received(row: Received) -> View:
-    promise = row.state.promise
+    state, promise = row.state, row.state.promise
     return {
         "payment_hash": row.payment_hash.hex(),
         "bolt11": row.bolt11,
         "description": row.description,
         "amount_msat": promise.amount_msat if promise else None,
         "received_msat": row.received_msat,
+        "state": state.status,
         "paid": row.is_paid,
+        "hold": promise is not None and promise.hold,
+        "held_msat": state.amount_msat if state.status == Phase.HELD.value else 0,
+        "parts": len(state.parts),
+        "release_height": state.release_height,
         "keysend": row.keysend,
         "created_s": row.created_s,
         "received_s": row.received_s,

@@ -219,7 +219,7 @@ def test_an_incomplete_set_times_out():
     network = Network(promise, invoice.payment_hash)
     outcome = travel(order(invoice), network, [4_000_000, 3_000_000])
     assert outcome.effects == ()
-    network.payment_in, effects = receive.step(network.payment_in, receive.Tick(NOW_S + 60))
+    network.payment_in, effects = receive.step(network.payment_in, receive.Tick(NOW_S + 60, HEIGHT))
     network.effects += effects
     payment = outcome.payment
     for part, (_, answer) in zip(payment.parts, network.answers(), strict=True):

@@ -8,8 +8,21 @@ from msgspec.structs import replace
 
 from node.crypto.failures import unwrap_failure
 from node.crypto.hashes import sha256
+from node.errors import Refused
 from node.payment.htlc import FailHtlc, HtlcKey, SettleHtlc
-from node.payment.receive import PartArrived, PaymentIn, Promise, StorePaymentReceived, Tick, step
+from node.payment.receive import (
+    HOLD_MARGIN_BLOCKS,
+    Cancel,
+    PartArrived,
+    PaymentIn,
+    Phase,
+    Promise,
+    Settle,
+    StorePayment,
+    StorePaymentReceived,
+    Tick,
+    step,
+)
 from node.payment.relay import IncomingHtlc
 from node.wire.bolt4 import (
     HopPayload,
@@ -33,6 +46,7 @@ PROMISE = Promise(
     min_final_cltv_expiry_delta=30,
 )
 INVOICED = PaymentIn(payment_hash=HASH, promise=PROMISE)
+HOLDING = replace(INVOICED, promise=replace(PROMISE, hold=True, preimage=None))
 NOTHING = PaymentIn(payment_hash=HASH)
 
 
@@ -51,6 +65,10 @@ def part(number=0, amount=1_000, *, total=1_000, secret=SECRET, expiry=HEIGHT + 
         height=HEIGHT,
         now_s=now_s,
     )
+
+
+def tick(now_s=0.0, height=HEIGHT):
+    return Tick(now_s, height)
 
 
 def said(effect):
@@ -136,8 +154,8 @@ class TestParts:
 
     def test_time_runs_out(self):
         waiting, _ = run(INVOICED, part(0, 400), part(1, 400, now_s=4_030.0))
-        assert run(waiting, Tick(4_059.9))[1] == []
-        payment, effects = run(waiting, Tick(4_060.0))
+        assert run(waiting, tick(4_059.9))[1] == []
+        payment, effects = run(waiting, tick(4_060.0))
         assert [said(e) for e in effects] == [MppTimeout()] * 2
         assert payment == INVOICED
         assert run(payment, part(2))[1][0] == stored(1_000)
@@ -169,7 +187,67 @@ class TestPaidAlready:
         assert run(self.paid, part(0))[1] == [SettleHtlc(key(0), PREIMAGE)]
 
     def test_time_does_not_undo_it(self):
-        assert run(self.paid, Tick(1e9)) == (self.paid, [])
+        assert run(self.paid, tick(1e9)) == (self.paid, [])
+
+
+class TestHold:
+    release_height = HEIGHT + 60 - HOLD_MARGIN_BLOCKS
+    held = run(HOLDING, part(0, 400, expiry=HEIGHT + 90), part(1, 600, expiry=HEIGHT + 60))[0]
+
+    def test_a_complete_set_is_stored_and_kept(self):
+        payment, effects = run(HOLDING, part(0, 400), part(1, 600))
+        assert effects == [StorePayment()]
+        assert (payment.status, payment.amount_msat) == ("held", 1_000)
+        assert run(payment, tick(1e9), part(0, 400), part(1, 600)) == (payment, [])
+
+    def test_settle(self):
+        payment, effects = run(self.held, Settle(PREIMAGE, HEIGHT))
+        assert effects == [stored(1_000), SettleHtlc(key(0), PREIMAGE), SettleHtlc(key(1), PREIMAGE)]
+        assert payment.status == "settled"
+        assert run(payment, Settle(PREIMAGE, HEIGHT), tick(1e9, 1_000)) == (payment, [])
+        with pytest.raises(Refused, match="paid"):
+            step(payment, Cancel(HEIGHT))
+
+    def test_cancel(self):
+        payment, effects = run(self.held, Cancel(HEIGHT + 3))
+        assert effects[0] == StorePayment()
+        assert [said(e) for e in effects[1:]] == [
+            IncorrectOrUnknownPaymentDetails(amount, HEIGHT + 3) for amount in (400, 600)
+        ]
+        assert payment.phase is Phase.CANCELLED
+        assert run(payment, Cancel(HEIGHT)) == (payment, [])
+        assert isinstance(said(run(payment, part(2))[1][0]), IncorrectOrUnknownPaymentDetails)
+        with pytest.raises(Refused, match="cancelled"):
+            step(payment, Settle(PREIMAGE, HEIGHT))
+
+    def test_nothing_is_settled_before_it_is_complete(self):
+        with pytest.raises(Refused, match="open"):
+            run(HOLDING, part(0, 400), Settle(PREIMAGE, HEIGHT))
+
+    def test_an_incomplete_set_times_out_as_any(self):
+        payment, effects = run(HOLDING, part(0, 400), tick(4_060.0))
+        assert (payment, [said(e) for e in effects]) == (HOLDING, [MppTimeout()])
+
+    def test_it_goes_back_before_its_first_expiry(self):
+        assert run(self.held, tick(1e9, self.release_height - 1)) == (self.held, [])
+        payment, effects = run(self.held, tick(0, self.release_height))
+        assert payment.phase is Phase.CANCELLED
+        assert [type(e) for e in effects] == [StorePayment, FailHtlc, FailHtlc]
+
+    def test_settling_can_come_too_late(self):
+        assert run(self.held, Settle(PREIMAGE, self.release_height - 1))[0].preimage == PREIMAGE
+        with pytest.raises(Refused, match="late"):
+            step(self.held, Settle(PREIMAGE, self.release_height))
+
+    def test_another_part_is_refused(self):
+        payment, effects = run(self.held, part(2, 300))
+        assert payment == self.held
+        assert isinstance(said(effects[0]), IncorrectOrUnknownPaymentDetails)
+
+    def test_an_ordinary_invoice_can_be_cancelled_too(self):
+        payment, effects = run(INVOICED, part(0, 400), Cancel(HEIGHT))
+        assert payment.status == "cancelled"
+        assert [e.key for e in effects[1:]] == [key(0)]
 
 
 class TestKeysend:
@@ -202,25 +280,38 @@ events = st.lists(
         total=st.sampled_from((1_000, 1_000, 1_000, 1_200)),
         secret=st.sampled_from((SECRET, SECRET, SECRET, b"\x00" * 32, None)),
     )
-    | st.builds(Tick, st.sampled_from((4_010.0, 4_070.0))),
+    | st.builds(tick, st.sampled_from((4_010.0, 4_070.0)), st.sampled_from((HEIGHT, HEIGHT, HEIGHT + 10)))
+    | st.builds(Settle, st.just(PREIMAGE), st.sampled_from((HEIGHT, HEIGHT + 10)))
+    | st.sampled_from((Cancel(HEIGHT), *[tick()] * 3)),
     max_size=20,
 )
 
 
 @settings(max_examples=200, deadline=None)
-@given(events)
-def test_all_or_nothing(drawn):
+@given(st.sampled_from((INVOICED, HOLDING)), events)
+def test_all_or_nothing(payment, drawn):
     """Claimed sets reach the invoice's amount, and no HTLC is both claimed and failed after it joined."""
-    payment, claimed, failed_then = INVOICED, set(), set()
+    claimed, failed_then, holds = set(), set(), payment is HOLDING
     for event in drawn:
-        payment, effects = step(payment, event)
+        try:
+            payment, effects = step(payment, event)
+        except Refused:
+            continue
         settled = {e.key for e in effects if isinstance(e, SettleHtlc)}
         failed = {e.key for e in effects if isinstance(e, FailHtlc)}
         assert not settled & failed
         assert not failed & claimed
         assert len(settled) + len(failed) == sum(isinstance(e, SettleHtlc | FailHtlc) for e in effects)
+        assert not settled or not holds or isinstance(event, Settle | PartArrived)
         claimed |= settled
         failed_then |= failed
+        if payment.status == "held":
+            assert effects == () or StorePayment() in effects or isinstance(event, PartArrived)
+            assert not claimed
+            assert sum(p.amount_msat for p in payment.parts) >= 1_000
+        if payment.status == "cancelled":
+            assert not claimed
+            assert not payment.parts
         if claimed:
             assert payment.preimage == PREIMAGE
             assert sum(p.amount_msat for p in payment.parts) >= 1_000
