@@ -1,0 +1,1 @@
+"""Random faults over many seeds, and the smallest scenario that still fails."""
