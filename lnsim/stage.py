@@ -73,12 +73,26 @@ class Stage(Protocol):
     scenario: Scenario
     seed: int
     recorder: Recorder
-    hub: Node
+    hub: Node | None  # None: a node that was not started here, whose API nobody can ask
     hub_id: str
     hub_address: str
     frontends: Sequence[str]
     groups: Mapping[str, Group]
     chain: Chain
+
+    async def start(self) -> None:
+        """All processes up; nothing connected yet. Raises ProcessFailed."""
+        ...
+
+    async def stop(self) -> None: ...
+
+    def left_over(self) -> int:
+        """Processes that are still there after `stop`."""
+        ...
+
+    async def sample(self) -> None:
+        """Read all gauges into the recorder's series; asked for once a second."""
+        ...
 
     def random(self, name: str) -> random.Random:
         """A generator of its own for each name, from the run's seed."""

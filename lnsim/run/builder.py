@@ -1,0 +1,128 @@
+"""From processes that are up to a network that can pay: connections, channels, graph, crowds."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from lnsim.api_client import CallFailed, Node
+from lnsim.cluster import DEPTH, all_of, wait_until
+from lnsim.scenario.model import ChannelsSpec
+from lnsim.stage import Group, PeerNode, Stage
+
+SETTLE_TIMEOUT_S = 60.0
+MAX_OPENING = 50  # channels on their way at once: below what a node lets be pending
+TRIES = 5  # for one open: a fresh connection may be lost to another one of the same peer
+RETRY_S = 0.2
+POLL_S = 0.1
+
+Say = Callable[[str, str], None]
+
+
+class Builder:
+    """Builds what a scenario's topology asks for; `say` hears what a person may want to read."""
+
+    def __init__(self, stage: Stage, say: Say) -> None:
+        self._stage = stage
+        self._say = say
+        groups = stage.groups.values()
+        self._whole = [group for group in groups if group.spec.channels is not None]
+        self._light = [group for group in groups if group.spec.channels is None]
+        self._nodes = [node for group in self._whole for node in group.nodes]
+
+    async def build(self) -> None:
+        """Raises CallFailed that says what did not come about."""
+        if self._nodes:
+            await all_of(*(self._connect(node) for node in self._nodes))
+            self._say("info", f"{len(self._nodes)} peers connected")
+            await self._open()
+            await self._usable()
+            await self._learn()
+        if self._light:
+            await all_of(*(self._crowd(group) for group in self._light))
+
+    async def _connect(self, node: PeerNode) -> None:
+        stage = self._stage
+        await _again(node, "connect", node_id=stage.hub_id, address=stage.hub_address)
+
+    async def _open(self) -> None:
+        """All channels, a bounded number at once, confirmed as they come."""
+        todo = [
+            (node, group.spec.channels)
+            for turn in range(max(_each(group) for group in self._whole))
+            for group in self._whole
+            for node in group.nodes
+            if turn < _each(group) and group.spec.channels is not None
+        ]
+        height = 0
+        for start in range(0, len(todo), MAX_OPENING):
+            part = todo[start : start + MAX_OPENING]
+            await all_of(*(self._open_one(node, spec) for node, spec in part))
+            height = await self._stage.chain.mine(DEPTH)
+            await self._usable()
+        self._say("info", f"{len(todo)} channels funded, block {height}")
+
+    async def _open_one(self, node: PeerNode, spec: ChannelsSpec) -> None:
+        await _again(
+            node,
+            "open",
+            node_id=self._stage.hub_id,
+            funding_sat=spec.capacity_sat,
+            push_msat=round(spec.capacity_sat * 1_000 * spec.balance),
+            announce=spec.announce,
+            channel_type=spec.type,
+        )
+
+    async def _usable(self) -> None:
+        async def usable() -> bool:
+            answers = await asyncio.gather(*(node.call("channels") for node in self._everyone()))
+            return all(channel["usable"] for channels in answers for channel in channels)
+
+        await wait_until(usable, SETTLE_TIMEOUT_S, "all channels usable", POLL_S)
+
+    async def _learn(self) -> None:
+        """Gossip reaches everyone: each can route to each."""
+        wanted = sum(
+            len(group.nodes) * _each(group)
+            for group in self._whole
+            if group.spec.channels and group.spec.channels.announce
+        )
+        if not wanted or self._stage.scenario.topology.graph is not None:
+            return  # of a large graph nobody is asked for all of it
+
+        async def complete() -> bool:
+            graphs = await asyncio.gather(*(node.call("graph") for node in self._everyone()))
+            return all(
+                len(graph["channels"]) >= wanted and all(all(c["updates"]) for c in graph["channels"])
+                for graph in graphs
+            )
+
+        await wait_until(complete, SETTLE_TIMEOUT_S, "all channels in everyone's graph", POLL_S)
+        self._say("good", "gossip complete")
+
+    def _everyone(self) -> list[Node]:
+        hub = [] if self._stage.hub is None else [self._stage.hub]
+        return [*hub, *self._nodes]
+
+    async def _crowd(self, group: Group) -> None:
+        assert group.swarm is not None
+        result: dict[str, Any] = await group.swarm.call("connect", per_s=group.spec.connect_per_s)
+        self._say("info", f"{result['connected']} light peers of {group.name} connected")
+        if result.get("failed"):
+            self._say("bad", f"{result['failed']} light peers of {group.name} could not connect")
+
+
+def _each(group: Group) -> int:
+    return group.spec.channels.each if group.spec.channels else 0
+
+
+async def _again(node: PeerNode, name: str, **arguments: Any) -> None:
+    """A few tries: peers that all come at once meet limits that are meant for strangers."""
+    for turn in range(TRIES):
+        try:
+            await node.call(name, **arguments)
+        except CallFailed as error:
+            if turn == TRIES - 1:
+                raise CallFailed(f"{node.name}: {error}") from error
+            await asyncio.sleep(RETRY_S * 2**turn)
+        else:
+            return
