@@ -25,6 +25,7 @@ from node.runtime.config import (
     documented_defaults,
     load,
 )
+from node.runtime.files import raise_file_limit
 from node.runtime.release import release
 from node.runtime.runtime import SystemRuntime
 
@@ -104,6 +105,7 @@ Work = Callable[[SystemRuntime, asyncio.Event], Awaitable[None]]
 def _run(work: Work) -> None:
     """Run until SIGTERM or SIGINT; a task that fails takes the process with it, so that a supervisor restarts it."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    raise_file_limit()
     try:
         import uvloop  # optional: asyncio's own loop does as well, more slowly
 
