@@ -17,6 +17,7 @@ from node.backend.session import Session
 from node.backend.store import Store
 from node.crypto.keys import public_key
 from node.gossip.graph import Delta, Graph
+from node.gossip.raw import ChannelFields
 from node.gossip.validation import FundingOutput
 from node.link.messages import Limits
 from node.runtime.runtime import Listener, SystemRuntime
@@ -30,10 +31,10 @@ FEATURES = Features.of(optional=(Feature.GOSSIP_QUERIES, Feature.GOSSIP_QUERIES_
 class NoChain:
     """What the graph asks of a chain, where nobody offers it an announcement."""
 
-    async def funding_output(self, short_channel_id: int) -> FundingOutput | None:
+    async def funding_output(self, channel: ChannelFields) -> FundingOutput | None:
         return None
 
-    def watch_public(self, short_channel_id: int) -> None: ...
+    def watch_public(self, channel: ChannelFields) -> None: ...
 
 
 class StandIn:

@@ -27,7 +27,8 @@ from node.channel.parameters import Policy
 from node.crypto.keys import public_key
 from node.errors import Refused
 from node.gossip.graph import Graph
-from node.gossip.validation import FundingOutput
+from node.gossip.raw import ChannelFields
+from node.gossip.validation import FundingOutput, assumed_funding
 from node.link.messages import Limits
 from node.runtime import logs
 from node.runtime.config import BackendConfig
@@ -311,11 +312,21 @@ class Backend:
         self._syncs += 1
         return self._syncs <= MAX_SYNCS or len(self.graph.channels) < SMALL_GRAPH
 
-    async def funding_output(self, short_channel_id: int) -> FundingOutput | None:
-        return await self.chain.funding_output(short_channel_id)
+    async def funding_output(self, channel: ChannelFields) -> FundingOutput | None:
+        if self._assumes(channel):
+            return assumed_funding(channel, len(self.graph.channels))
+        return await self.chain.funding_output(channel.short_channel_id)
 
-    def watch_public(self, short_channel_id: int) -> None:
-        self.chain.watch_public(short_channel_id)
+    def watch_public(self, channel: ChannelFields) -> None:
+        if not self._assumes(channel):
+            self.chain.watch_public(channel.short_channel_id)
+
+    def _assumes(self, channel: ChannelFields) -> bool:
+        """Whether the chain is not asked about this channel; about our own it always is."""
+        return self.config.assume_channels_valid and self.node_id not in (
+            channel.node_id_1,
+            channel.node_id_2,
+        )
 
     # Audience of the chain
 

@@ -35,8 +35,8 @@ log = logs.get("graph")
 class Outputs(Protocol):
     """The chain, as far as announcements need it."""
 
-    async def funding_output(self, short_channel_id: int) -> FundingOutput | None: ...
-    def watch_public(self, short_channel_id: int) -> None: ...
+    async def funding_output(self, channel: gossip.ChannelFields) -> FundingOutput | None: ...
+    def watch_public(self, channel: gossip.ChannelFields) -> None: ...
 
 
 class Follower(Protocol):
@@ -81,7 +81,7 @@ class GraphKeeper:
             assert isinstance(raw, bytes)
             if kind == _CHANNEL:
                 self.graph.apply(ChannelAdded(raw, number))
-                self._outputs.watch_public(gossip.channel_fields(raw).short_channel_id)
+                self._outputs.watch_public(gossip.channel_fields(raw))
             else:
                 self.graph.apply(ChannelUpdated(raw) if kind == _UPDATE else NodeAnnounced(raw))
 
@@ -115,12 +115,12 @@ class GraphKeeper:
     async def admit_channel(self, raw: bytes) -> Verdict:
         """Check a channel_announcement against the chain, and take it in."""
         fields = gossip.channel_fields(raw)
-        funding = await self._outputs.funding_output(fields.short_channel_id)
+        funding = await self._outputs.funding_output(fields)
         verdict = admit(self.graph, raw, int(self._runtime.now()), funding)
         if verdict is Verdict.ACCEPTED:
             assert funding is not None
             self.change(ChannelAdded(raw, funding.amount_sat))
-            self._outputs.watch_public(fields.short_channel_id)
+            self._outputs.watch_public(fields)
         return verdict
 
     def _answer(self, link: FrontendLink, number: int, verdict: Verdict) -> None:

@@ -2,7 +2,8 @@
 
 Mutable, and the only place that is: whoever owns a graph applies deltas to it, everyone else reads. Nothing in
 here verifies anything (node.gossip.validation does, before), and nothing here keeps a key that a stranger chose:
-short_channel_ids are ints, whose hashes are not seeded, so they enter only once the chain has confirmed them.
+short_channel_ids are ints, whose hashes are not seeded, so they enter only once the chain has confirmed them (or, where
+channels are assumed valid, up to a number).
 """
 
 from bisect import bisect_left, bisect_right
@@ -18,6 +19,7 @@ STALE_AFTER_S = 14 * 24 * 3600  # BOLT 7, pruning: two weeks
 FORGET_SPENT_AFTER_BLOCKS = 72  # BOLT 7, channel_announcement: time for a splice to be announced
 
 NO_TIMES = bytes(8)
+UNKNOWN_CAPACITY_SAT = 21_000_000 * 100_000_000  # of a channel that nobody looked up: no more than there is
 
 
 class KnownChannel(Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from node.gossip import raw as gossip
 from node.gossip.graph import (
+    UNKNOWN_CAPACITY_SAT,
     ChannelAdded,
     ChannelRemoved,
     ChannelSpent,
@@ -129,6 +130,7 @@ class Topology:
         self.source, self.target = source[order], target[order]
         self.short_channel_id = np.repeat(self._ids, 2)[order]
         self.capacity_msat = np.repeat(capacity, 2)[order]
+        self._is_assumed = self.capacity_msat >= UNKNOWN_CAPACITY_SAT * 1000
         for name in ("delta", "minimum_msat", "maximum_msat", "base_msat", "ppm"):
             setattr(self, name, np.zeros(2 * count))
         self.enabled = np.zeros(2 * count, np.bool_)
@@ -167,6 +169,10 @@ class Topology:
         self.delta[edges] = rows["delta"]
         self.minimum_msat[edges] = rows["minimum"]
         self.maximum_msat[edges] = rows["maximum"]
+        # where nobody looked the capacity up, what a channel offers to forward is the best guess
+        self.capacity_msat[edges] = np.where(
+            self._is_assumed[edges], rows["maximum"], self.capacity_msat[edges]
+        )
         self.base_msat[edges] = rows["base"]
         self.ppm[edges] = rows["ppm"]
         self.enabled[edges] = (rows["flags"] & gossip.DISABLE == 0) & ~self._barred[edges]

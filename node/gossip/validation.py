@@ -10,13 +10,15 @@ from msgspec import Struct
 
 from node.bitcoin.scripts import funding_script, p2wsh
 from node.crypto.hashes import hash256
-from node.crypto.keys import verify, verify_once
+from node.crypto.keys import is_valid_point, verify, verify_once
 from node.errors import MalformedMessage
 from node.gossip import raw as gossip
-from node.gossip.graph import STALE_AFTER_S, Graph
+from node.gossip.graph import STALE_AFTER_S, UNKNOWN_CAPACITY_SAT, Graph
 
 MAX_FUTURE_S = 24 * 3600  # clocks differ; an update from the far future could not be replaced for as long
 MIN_CONFIRMATIONS = 6  # BOLT 7, channel_announcement
+MAX_ASSUMED_CHANNELS = 200_000  # four times the public network: invented ones cost memory for ever
+MAX_HEIGHT = (1 << 23) - 1  # of a block: as far as the arrays of node.gossip.topology reach
 
 # address descriptor type -> its length without the type byte
 _ADDRESS_SIZES = {1: 6, 2: 18, 3: 12, 4: 37}
@@ -77,6 +79,16 @@ def admit(graph: Graph, raw: bytes, now_s: int, funding: FundingOutput | None = 
     if kind == gossip.CHANNEL_UPDATE:
         return _admit_update(graph, raw, now_s)
     return _node_novelty(graph, raw, now_s)
+
+
+def assumed_funding(fields: gossip.ChannelFields, known_channels: int) -> FundingOutput | None:
+    """What a channel_announcement claims, believed without a look at the chain; none where that goes too far."""
+    if known_channels >= MAX_ASSUMED_CHANNELS or gossip.block_height(fields.short_channel_id) > MAX_HEIGHT:
+        return None
+    if not (is_valid_point(fields.node_id_1) and is_valid_point(fields.node_id_2)):
+        return None  # no route may lead through what is no key
+    script = p2wsh(funding_script(fields.bitcoin_key_1, fields.bitcoin_key_2))
+    return FundingOutput(script, UNKNOWN_CAPACITY_SAT, MIN_CONFIRMATIONS)
 
 
 def is_signed_by(raw: bytes, node_id: bytes) -> bool:

@@ -93,6 +93,13 @@ class BackendConfig(Section, frozen=True):
     handshakes_per_s: Annotated[int, about("handshakes with strangers, all frontends together", ge=1)] = 500
     flush_interval_s: Annotated[float, about("gossip goes on to peers this often", gt=0)] = 60.0
     reconnect: Annotated[bool, about("dial peers that we have channels with")] = True
+    assume_channels_valid: Annotated[
+        bool,
+        about(
+            "do not look up the funding outputs of public channels: for a pruned bitcoind, and for simulations; "
+            "a stranger can then invent channels"
+        ),
+    ] = False
     bitcoind: BitcoindConfig = BitcoindConfig()
     fees: FeeConfig = FeeConfig()
     channels: ChannelConfig = ChannelConfig()

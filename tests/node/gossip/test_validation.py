@@ -4,8 +4,17 @@ import pytest
 
 from lnsim.graph_generator import REGTEST
 from node.bitcoin.scripts import funding_script, p2wsh
+from node.gossip import raw as gossip
 from node.gossip.graph import Graph
-from node.gossip.validation import FundingOutput, Verdict, admit, check
+from node.gossip.topology import Topology
+from node.gossip.validation import (
+    MAX_ASSUMED_CHANNELS,
+    FundingOutput,
+    Verdict,
+    admit,
+    assumed_funding,
+    check,
+)
 
 SCID = 600_000 << 40 | 1 << 16
 CAPACITY_SAT = 2_000_000
@@ -158,6 +167,26 @@ def test_the_funding_output_decides_about_a_channel(pen):
     assert verdict(good, graph) is Verdict.ACCEPTED
     graph.add_channel(raw, CAPACITY_SAT)
     assert verdict(good, graph) is Verdict.DUPLICATE
+
+
+def test_a_channel_can_be_believed_unseen_within_reason(pen):
+    raw = pen.channel(SCID, "a", "b")
+    fields = gossip.channel_fields(raw)
+    graph = Graph(REGTEST)
+    assert admit(graph, raw, pen.now_s, assumed_funding(fields, 0)) is Verdict.ACCEPTED
+    assert assumed_funding(fields, MAX_ASSUMED_CHANNELS) is None
+    far = gossip.channel_fields(pen.channel(1 << 63, "a", "b"))
+    assert assumed_funding(far, 0) is None
+    assert assumed_funding(fields._replace(node_id_1=bytes(33)), 0) is None
+    graph.add_channel(raw, assumed_funding(fields, 0).amount_sat)
+    update = pen.update(SCID, pen.ordered("a", "b")[0], 0, maximum_msat=10**14)
+    assert admit(graph, update, pen.now_s) is Verdict.ACCEPTED
+    assert graph.add_update(update)
+    topology = Topology(graph)
+    one, two = topology.edges_of(SCID)
+    assert (topology.capacity_msat[one], topology.capacity_msat[two]) == (10**14, 0), "no better is known"
+    topology.update(pen.update(SCID, pen.ordered("a", "b")[1], 1, maximum_msat=10**13))
+    assert topology.capacity_msat[two] == 10**13
 
 
 @pytest.mark.parametrize(
