@@ -32,9 +32,8 @@ class Books(Struct, frozen=True):
 
     def wealth_msat(self, name: str) -> int:
         """What a node has: in its wallet, and on its side of channels that are open."""
-        return self.wallets_msat.get(name, 0) + sum(
-            c["local_msat"] for c in self.channels[name] if _is_open(c)
-        )
+        in_channels_msat = sum(int(c["local_msat"]) for c in self.channels[name] if _is_open(c))
+        return self.wallets_msat.get(name, 0) + in_channels_msat
 
 
 async def read(nodes: Mapping[str, Node], chain: Chain | None, closed: frozenset[str] = frozenset()) -> Books:

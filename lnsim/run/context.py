@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from lnsim.api_client import Node
+from lnsim.run.figures import Rates
 from lnsim.run.ledger import Ledger
 from lnsim.run.timing import Clock
 from lnsim.scenario.workloads import HUB, Lasting
@@ -18,6 +19,7 @@ class Context(Struct, frozen=True, eq=False):
     stage: Stage
     ledger: Ledger
     clock: Clock
+    rates: Rates
     background: "Tasks"  # what goes on beside a workload: payments in flight
 
     def end_s(self, workload: Lasting) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from lnsim.metrics.histogram import Histogram
 from lnsim.metrics.recorder import Recorder
 
 FINAL = ("attempted", "settled", "failed", "unknown")
@@ -14,24 +15,28 @@ class Rates:
         self._recorder = recorder
         self._in_flight = in_flight
         self._last = dict.fromkeys(FINAL, 0.0)
+        self._latencies = Histogram()  # since the last sample
+
+    def settled(self, latency_s: float) -> None:
+        self._latencies.observe(latency_s)
 
     def sample(self) -> None:
         for name in FINAL[1:3]:
-            now = self._recorder.value(f"payments.{name}")
+            now = self._recorder.counter(f"payments.{name}")
             self._recorder.sample(f"payments.{name}_per_s", now - self._last[name])
             self._last[name] = now
         self._recorder.sample("payments.in_flight", self._in_flight())
-        window = self._recorder.window("payments")
-        if window.count:
-            self._recorder.sample("payments.p50_s", window.percentile(0.5))
-            self._recorder.sample("payments.p99_s", window.percentile(0.99))
+        if self._latencies.count:
+            self._recorder.sample("payments.p50_s", self._latencies.percentile(0.5))
+            self._recorder.sample("payments.p99_s", self._latencies.percentile(0.99))
+            self._latencies = Histogram()
 
 
 def summarize(recorder: Recorder, duration_s: float) -> None:
     """Put the ratios beside what they are made of."""
-    settled, attempted = recorder.value("payments.settled"), recorder.value("payments.attempted")
+    settled, attempted = recorder.counter("payments.settled"), recorder.counter("payments.attempted")
     if attempted:
         for name in FINAL:
-            recorder.put(f"payments.{name}", recorder.value(f"payments.{name}"))
+            recorder.put(f"payments.{name}", recorder.counter(f"payments.{name}"))
         recorder.put("payments.success_ratio", settled / attempted)
         recorder.put("payments.settled_per_s", settled / duration_s)

@@ -164,6 +164,7 @@ class Workload:
         recorder.count("payments.settled")
         recorder.count("payments.sent_msat", amount_msat)
         recorder.observe("payments", latency_s)
+        self._context.rates.settled(latency_s)
         if int(result.get("parts") or 1) > 1:
             recorder.count("payments.multipart")
 

@@ -48,14 +48,15 @@ class Origin(Struct, frozen=True):
 class Run:
     """Mutable; `result` once it has run. `phase` is for whoever shows it."""
 
-    def __init__(self, stage: Stage, origin: Origin, say: Say) -> None:
+    def __init__(self, stage: Stage, clock: Clock, origin: Origin, say: Say) -> None:
+        """`clock` is that of the stage's recorder, and starts again when the scenario does."""
         self.stage = stage
         self.phase = "starting"
         self._origin = origin
         self._say = say
         self._complaints: list[str] = []
         self._checks: list[Check] = []
-        self._clock = Clock()
+        self._clock = clock
 
     @property
     def now_s(self) -> float:
@@ -91,7 +92,8 @@ class Run:
         ledger = Ledger(nodes, node_ids)
         before = await books.read(nodes, stage.chain)
         self._clock.restart()
-        context = Context(stage, ledger, self._clock, tasks)
+        rates = Rates(stage.recorder, lambda: len(tasks))
+        context = Context(stage, ledger, self._clock, rates, tasks)
         self.phase = "running"
         await self._workloads(context)
         self.phase = "settling"
@@ -128,10 +130,9 @@ class Run:
             await asyncio.gather(*beside, return_exceptions=True)
 
     async def _sample(self, context: Context) -> None:
-        rates = Rates(self.stage.recorder, lambda: len(context.background))
         while True:
             await asyncio.sleep(SAMPLE_S)
-            rates.sample()
+            context.rates.sample()
             await self.stage.sample()
 
     def _result(self, wall_s: float) -> RunResult:
@@ -155,8 +156,8 @@ class Run:
             machine=_machine(),
             metrics=metrics,
             series=recorder.series(),
-            marks=recorder.marks(),
-            histograms=recorder.histograms(),
+            marks=recorder.marks,
+            histograms=recorder.snapshot().histograms,
             expectations=expectations,
             invariants=self._checks,
             complaints=self._complaints,
