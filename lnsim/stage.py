@@ -79,6 +79,7 @@ class Stage(Protocol):
     frontends: Sequence[str]
     groups: Mapping[str, Group]
     chain: Chain
+    complaints: Sequence[str]  # what must not happen in any run: a task that failed, a process that ended by itself
 
     async def start(self) -> None:
         """All processes up; nothing connected yet. Raises ProcessFailed."""

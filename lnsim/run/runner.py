@@ -77,6 +77,7 @@ class Run:
         finally:
             self.phase = "stopping"
             await self.stage.stop()
+        self._complaints += self.stage.complaints
         left = self.stage.left_over()
         self._checks.append(Check("no process left behind", left == 0))
         if left:
