@@ -6,7 +6,7 @@ channels a node has, capacities, fees. Everything else is drawn, so any size can
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from struct import pack, unpack_from
 
@@ -72,13 +72,22 @@ def generate(
     Signing the full size takes some 15 seconds: give `cache`, a directory, to do it once. With `signed` false
     all signatures and funding keys are random bytes, for loads in which nobody verifies them.
     """
+
+    def made() -> Iterator[Delta]:
+        return messages(shape(seed, channels, nodes), seed, signed=signed)
+
     if cache is None:
-        yield from _deltas(seed, channels, nodes, signed)
-        return
-    path = cache / f"graph-{seed}-{channels}-{nodes}-{'signed' if signed else 'unsigned'}.msgpack"
+        return made()
+    return cached(
+        cache / f"graph-{seed}-{channels}-{nodes}-{'signed' if signed else 'unsigned'}.msgpack", made
+    )
+
+
+def cached(path: Path, make: Callable[[], Iterator[Delta]]) -> Iterator[Delta]:
+    """What `make` gives, from the file `path` where it is there, and written to it where not."""
     if not path.exists():
-        _write(path, _deltas(seed, channels, nodes, signed))
-    yield from _read(path)
+        _write(path, make())
+    return _read(path)
 
 
 def message_of(delta: Delta) -> bytes:
@@ -178,8 +187,9 @@ def _secret(seed: int, kind: str, index: int) -> bytes:
     return hashlib.sha256(f"lnsim graph {seed} {kind} {index}".encode()).digest()
 
 
-def _deltas(seed: int, channels: int, nodes: int, signed: bool) -> Iterator[Delta]:
-    drawn = shape(seed, channels, nodes)
+def messages(drawn: Shape, seed: int, *, signed: bool = True, newest_s: int = TIMESTAMP) -> Iterator[Delta]:
+    """A graph of this shape, its nodes' keys from the seed; a direction with timestamp 0 has no update."""
+    nodes = 1 + int(max(drawn.node_1.max(), drawn.node_2.max()))
     secrets = [node_secret(seed, node) for node in range(nodes)]
     ids = [public_key(secret) for secret in secrets]
     columns = zip(
@@ -198,10 +208,12 @@ def _deltas(seed: int, channels: int, nodes: int, signed: bool) -> Iterator[Delt
         )
         yield ChannelAdded(_seal(256, signers, body, None if signed else noise), capacity_sat)
         for direction, node in enumerate((one, two)):
+            if not drawn.timestamp[2 * index + direction]:
+                continue
             body = _update_body(drawn, index, direction)
             yield ChannelUpdated(_seal(258, (secrets[node],), body, None if signed else noise))
     for node in range(nodes):
-        body = _node_body(noise, node, ids[node])
+        body = _node_body(noise, node, ids[node], newest_s)
         yield NodeAnnounced(_seal(257, (secrets[node],), body, None if signed else noise))
 
 
@@ -239,7 +251,7 @@ def _update_body(drawn: Shape, index: int, direction: int) -> bytes:
     )
 
 
-def _node_body(noise: np.random.Generator, node: int, node_id: bytes) -> bytes:
+def _node_body(noise: np.random.Generator, node: int, node_id: bytes, newest_s: int) -> bytes:
     features = bytes.fromhex("08a0800802aaa2")
     alias = f"generated {node}".encode().ljust(32, b"\0")
     addresses = b"\x01" + noise.bytes(4) + b"\x26\x07"
@@ -247,7 +259,7 @@ def _node_body(noise: np.random.Generator, node: int, node_id: bytes) -> bytes:
         addresses += (
             b"\x04" + noise.bytes(35) + b"\x26\x07"
         )  # about half of the real nodes are reachable by Tor
-    timestamp = TIMESTAMP - int(noise.integers(0, 30 * 24 * 3600))
+    timestamp = newest_s - int(noise.integers(0, 30 * 24 * 3600))
     head = pack(">H", len(features)) + features + pack(">I", timestamp) + node_id + noise.bytes(3) + alias
     return head + pack(">H", len(addresses)) + addresses
 

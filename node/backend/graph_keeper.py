@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from node.backend.journal import Journal
 from node.backend.links import FrontendLink
@@ -152,14 +152,8 @@ class GraphKeeper:
 
     def _store(self, delta: Delta) -> None:
         match delta:
-            case ChannelAdded(raw, capacity_sat):
-                key = gossip.channel_fields(raw).short_channel_id.to_bytes(8, "big")
-                self._journal.write(_PUT, _CHANNEL, key, capacity_sat, raw)
-            case ChannelUpdated(raw):
-                key = gossip.update_channel(raw) + bytes((gossip.update_direction(raw),))
-                self._journal.write(_PUT, _UPDATE, key, 0, raw)
-            case NodeAnnounced(raw):
-                self._journal.write(_PUT, _NODE, gossip.node_id(raw), 0, raw)
+            case ChannelAdded() | ChannelUpdated() | NodeAnnounced():
+                self._journal.write(PUT, *row(delta))
             case ChannelRemoved(short_channel_id):
                 low = short_channel_id.to_bytes(8, "big")
                 self._journal.write(
@@ -230,7 +224,22 @@ class GraphKeeper:
 
 
 _CHANNEL, _UPDATE, _NODE = 0, 1, 2
-_PUT = "INSERT OR REPLACE INTO gossip VALUES (?, ?, ?, ?)"
+PUT = "INSERT OR REPLACE INTO gossip VALUES (?, ?, ?, ?)"  # a `row`
+
+
+def row(delta: ChannelAdded | ChannelUpdated | NodeAnnounced) -> tuple[int, bytes, int, bytes]:
+    """How the store keeps an announcement: kind, key, number, message."""
+    match delta:
+        case ChannelAdded(raw, capacity_sat):
+            key = gossip.channel_fields(raw).short_channel_id.to_bytes(8, "big")
+            return _CHANNEL, key, capacity_sat, raw
+        case ChannelUpdated(raw):
+            key = gossip.update_channel(raw) + bytes((gossip.update_direction(raw),))
+            return _UPDATE, key, 0, raw
+        case NodeAnnounced(raw):
+            return _NODE, gossip.node_id(raw), 0, raw
+        case _:
+            assert_never(delta)
 
 
 def _chunk(deltas: Iterator[Delta]) -> bytes:
