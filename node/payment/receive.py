@@ -270,7 +270,7 @@ def _settle(payment: PaymentIn, event: Settle) -> Step:
     if payment.preimage is not None:
         return payment, ()
     if payment.phase is not Phase.HELD:
-        raise Refused(f"nothing is held for this preimage: the invoice is {payment.status}")
+        raise Refused(f"not held: the invoice is {payment.status}")
     if _is_too_late(payment, event.height):
         raise Refused("too late: what was held goes back before it expires")
     return _claim(payment, event.preimage, keysend=False)

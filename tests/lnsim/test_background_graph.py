@@ -98,6 +98,11 @@ def test_who_speaks_for_a_node_has_its_key(spec, tmp_path):
         assert max(channel.timestamp(0), channel.timestamp(1)) <= newest_s(NOW_S)
 
 
+class AtThatTime(SystemRuntime):
+    def now(self) -> float:
+        return NOW_S
+
+
 async def test_a_backend_starts_on_it_and_keeps_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path, told = tmp_path / "db.sqlite", list(deltas(SPEC, SEED, NOW_S))
@@ -107,8 +112,7 @@ async def test_a_backend_starts_on_it_and_keeps_it(tmp_path, monkeypatch):
     store.close()
     assert (planted.channels, planted.updates, planted.nodes) == (30, 60, 12)
     chain = EmbeddedNode(lambda: NOW_S)
-    runtime = SystemRuntime(lambda name, error: pytest.fail(f"{name}: {error}"))
-    monkeypatch.setattr(runtime, "now", lambda: NOW_S)
+    runtime = AtThatTime(lambda name, error: pytest.fail(f"{name}: {error}"))
     config = BackendConfig(
         data_dir=str(tmp_path),
         assume_channels_valid=True,
