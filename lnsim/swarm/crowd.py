@@ -9,7 +9,7 @@ from lnsim.swarm.dialler import MAX_BACK_OFF_S, Dialler
 from lnsim.swarm.peer import LightPeer
 from lnsim.swarm.pings import SWEEP_S, Pings
 from lnsim.swarm.stamp import stamped_s
-from lnsim.swarm.sync import EVER
+from lnsim.swarm.sync import EVER, Ids, Sync
 from node.errors import MalformedMessage
 from node.peer.handshake import Initiator
 from node.runtime.runtime import Runtime
@@ -150,12 +150,31 @@ class LightCrowd:
         else:
             self._recorder.observe("reconnect", now_s - peer.lost_s)
         peer.lost_s, peer.since_s = None, now_s
-        self.listen(peer)
+        if self._listens:
+            self.listen(peer)
 
     def listen(self, peer: LightPeer) -> None:
-        """Ask for gossip from now on, where this swarm listens."""
-        if self._listens and peer.session is not None:
+        """Ask for gossip from now on."""
+        if peer.session is not None:
             peer.session.send((self._place.filter(int(self._runtime.now())),))
+
+    def begin_sync(self, peer: LightPeer, ids: Ids | None, messages: int | None) -> Sync | None:
+        """Ask for the whole graph; None where the peer is gone, or at it already."""
+        if peer.session is None or peer.sync is not None:
+            return None
+        peer.sync = Sync(self._place.chain_hash, self._runtime.monotonic(), messages, ids)
+        peer.session.send((peer.sync.start(),))
+        return peer.sync
+
+    def end_sync(self, peer: LightPeer, sync: Sync) -> None:
+        """Back to what it heard before: what is new, or nothing."""
+        if peer.sync is not sync:
+            return
+        peer.sync = None
+        if self._listens:
+            self.listen(peer)
+        elif peer.session is not None and not sync.by_queries:
+            peer.session.send((self._place.filter(EVER, 0),))
 
     def left(self, peer: LightPeer, was_ready: bool) -> None:
         self.sessions -= was_ready

@@ -51,6 +51,10 @@ class Dialler:
         pause_s = back_off_s(caller.failures, self._runtime.random)
         asyncio.get_running_loop().call_later(pause_s, self.dial, caller)
 
+    def address(self) -> str:
+        """One of the node's, drawn at random."""
+        return self._runtime.random.choice(self._addresses)
+
     def stop(self) -> None:
         """Begin nothing any more, and give up what is under way."""
         self._stopped = True
@@ -72,8 +76,7 @@ class Dialler:
         if not caller.wanted:
             return
         settled = asyncio.get_running_loop().create_future()
-        address = self._runtime.random.choice(self._addresses)
-        await attempt(self._runtime, address, caller.dial(settled), settled)
+        await attempt(self._runtime, self.address(), caller.dial(settled), settled)
 
 
 async def attempt(

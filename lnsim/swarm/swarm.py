@@ -3,13 +3,20 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine
+from random import Random
 from typing import Annotated, Any
 
+import msgspec
 from msgspec import Meta, Struct
 
 from lnsim.swarm.crowd import LightCrowd, Place, Recorder
 from lnsim.swarm.dialler import DIAL_TIMEOUT_S, MAX_BACK_OFF_S, Dialler
 from lnsim.swarm.pace import pace
+from lnsim.swarm.rude import ALL_WAYS, RudePeers
+from lnsim.swarm.storm import Mixture, Storm
+from lnsim.swarm.sync import Ids
+from lnsim.swarm.syncs import finished
+from lnsim.swarm.updates import GeneratedGraph, Updates
 from node.errors import Refused
 from node.runtime.runtime import Runtime
 
@@ -29,6 +36,8 @@ class SwarmConfig(Struct, frozen=True, kw_only=True):
     chain_hash: Hex
     ping_interval_s: float = 20.0
     listens: bool = False  # asks for gossip from the moment it is connected
+    part: int = 0  # of `parts`, where the group's peers are in several processes: their storms share a graph
+    parts: int = 1
 
 
 class Swarm:
@@ -50,6 +59,8 @@ class Swarm:
             ping_interval_s=config.ping_interval_s,
             listens=config.listens,
         )
+        self._rude = RudePeers(runtime, recorder, self._place, self._dialler, self._crowd.traffic)
+        self._storm_timestamp = 0  # of two updates about one direction, the one with the later second counts
 
     async def call(self, name: str, arguments: dict[str, Any]) -> Result:
         """A command by its name. Raises Refused for what is none, or not so."""
@@ -57,6 +68,9 @@ class Swarm:
             "connect": self.connect,
             "drop": self.drop,
             "churn": self.churn,
+            "sync": self.sync,
+            "storm": self.storm,
+            "rude": self.rude,
             "stats": self.stats,
             "stop": self.stop,
         }
@@ -102,6 +116,86 @@ class Swarm:
                 replaced += self._crowd.replace_one()
         return {"replaced": replaced}
 
+    async def sync(self, queries: float, messages: int | None = None, timeout_s: float = 120.0) -> Result:
+        """Every peer asks for the whole graph at once, that share by queries, the others by a filter.
+
+        A filter's backlog is through after so many `messages`, or once nothing more comes.
+        """
+        crowd, recorder = self._crowd, self._recorder
+        ready = crowd.ready()
+        self._runtime.random.shuffle(ready)
+        ids, asking = Ids(), round(queries * len(ready))
+        syncs = {}
+        for place, peer in enumerate(ready):
+            if sync := crowd.begin_sync(peer, ids if place < asking else None, messages):
+                syncs[peer] = sync
+        result = {"complete": 0, "incomplete": 0, "messages": 0, "bytes": 0}
+        async for peer, sync in finished(syncs, self._runtime.monotonic, timeout_s):
+            crowd.end_sync(peer, sync)
+            result["complete" if sync.complete else "incomplete"] += 1
+            result["messages"] += sync.messages
+            result["bytes"] += sync.bytes
+            if sync.complete:
+                recorder.observe("sync", sync.last_s - sync.began_s)
+        recorder.count("sync.incomplete", result["incomplete"])
+        recorder.count("sync.messages", result["messages"])
+        recorder.count("sync.bytes", result["bytes"])
+        return result
+
+    async def storm(
+        self,
+        per_s: float,
+        duration_s: float,
+        graph: dict[str, int],
+        ramp_s: float = 0.0,
+        duplicate: float = 0.2,
+        invalid: float = 0.1,
+    ) -> Result:
+        """Send channel_updates of a generated graph (seed, channels, nodes): new ones, repeated ones, invalid ones.
+
+        Listening peers, of this swarm and of others, observe how long the new ones were on their way.
+        """
+        wanted = msgspec.convert(graph, GeneratedGraph)
+        first = max(int(self._runtime.now()), self._storm_timestamp)
+        config = self._config
+        updates = await self._runtime.run_blocking(
+            "storm", lambda: Updates(wanted, first, config.part, config.parts)
+        )
+        chance = Random(f"{wanted.seed} {self.group} {config.part} storm")
+        storm = Storm(updates, Mixture(duplicate, invalid), chance)
+        held = 0
+        async for due in pace(per_s, duration_s, ramp_s):
+            held += self._blow(storm, due)
+        self._storm_timestamp = storm.timestamp + 1
+        result = {"fresh": storm.fresh, "duplicate": storm.duplicate, "invalid": storm.invalid, "held": held}
+        for name, count in result.items():
+            self._recorder.count(f"storm.{name}", count)
+        return result
+
+    def _blow(self, storm: Storm, due: int) -> int:
+        """Send what is due, through all peers in turn; returns how many found nobody to take them."""
+        sessions = [peer.session for peer in self._crowd.ready()]
+        takers = [session for session in sessions if session is not None and session.writable]
+        if not takers:
+            return due
+        raws = [storm.next(self._runtime.now()) for _ in range(due)]
+        first = self._runtime.random.randrange(len(takers))
+        for place in range(min(due, len(takers))):
+            takers[(first + place) % len(takers)].send(raws[place :: len(takers)])
+        return 0
+
+    async def rude(
+        self,
+        per_s: float,
+        duration_s: float,
+        ways: tuple[str, ...] = ALL_WAYS,
+        max_open: int = 200,
+        bound_s: float = 30.0,
+    ) -> Result:
+        """Connections that misbehave, each until the node closes it or for `bound_s`; those left at the end are cut."""
+        await self._rude.run(per_s, duration_s, tuple(ways), max_open, bound_s)
+        return {}
+
     async def stats(self) -> Result:
         crowd, traffic = self._crowd, self._crowd.traffic
         return {
@@ -119,6 +213,7 @@ class Swarm:
 
     async def stop(self) -> Result:
         """Everybody leaves, and nobody comes back."""
+        self._rude.stop()
         self._dialler.stop()
         await self._crowd.shrink(0)
         self._crowd.stop()

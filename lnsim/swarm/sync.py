@@ -62,6 +62,10 @@ class Sync:
         self.bytes = 0
         self.complete = False
 
+    @property
+    def by_queries(self) -> bool:
+        return self._ids is not None
+
     def start(self) -> bytes:
         if self._ids is None:
             return encode(bolt7.GossipTimestampFilter(self._chain_hash, 0, EVER))

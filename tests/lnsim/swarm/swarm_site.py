@@ -16,7 +16,7 @@ from node.peer.handshake import Responder
 from node.runtime.config import FrontendConfig
 from node.runtime.runtime import SystemRuntime
 from node.wire import bolt1
-from node.wire.codec import encode
+from node.wire.codec import encode, message_type
 
 PATIENCE_S = 10.0  # only a failing test waits for so long
 INIT = encode(bolt1.Init(b"", b"", networks=REGTEST))
@@ -135,10 +135,13 @@ class Site:
 
 
 class ScriptedNode:
-    """Takes connections and writes down what they say; `sends` goes out after its init."""
+    """Takes connections and writes down what they say; `sends` goes out after its init. Ignores pings, unless told."""
 
-    def __init__(self, *, sends: tuple[bytes, ...] = (), hangs_up: bool = False) -> None:
+    def __init__(
+        self, *, sends: tuple[bytes, ...] = (), pongs_with: int | None = None, hangs_up: bool = False
+    ) -> None:
         self.sends = sends
+        self.pongs_with = pongs_with
         self.hangs_up = hangs_up
         self.heard: asyncio.Queue[bytes] = asyncio.Queue()
         self.connections = 0
@@ -171,6 +174,8 @@ class _ScriptedConnection(asyncio.Protocol):
     def data_received(self, data):
         for raw in self._noise.receive(data):
             self._node.heard.put_nowait(raw)
+            if self._node.pongs_with is not None and message_type(raw) == bolt1.Ping.number:
+                self._noise.send([encode(bolt1.Pong(bytes(self._node.pongs_with)))])
         if self._noise.established and not self._greeted:
             self._greeted = True
             self._noise.send((INIT, *self._node.sends))

@@ -64,15 +64,14 @@ async def test_who_does_not_answer_pings_is_dropped_and_tried_again(site, monkey
     assert site.figures.counts["ping.answered"] == 0
 
 
-async def test_a_pong_of_another_size_is_counted_apart(site):
-    node = await site.node(sends=())
-    swarm = site.swarm(node.address, count=1, ping_interval_s=0.1)
-    node.sends = tuple(encode(bolt1.Pong(bytes(999))) for _ in range(3))
-    await swarm.connect(per_s=FAST)
-    await node.hears()
+async def test_pongs_of_another_size_and_unasked_ones_count_for_nothing(site):
+    node = await site.node(sends=(encode(bolt1.Pong(b"")),), pongs_with=999)
+    await site.swarm(node.address, count=1, ping_interval_s=0.1).connect(per_s=FAST)
 
-    assert decode(await node.hears()).num_pong_bytes < 999  # and nothing was taken for its answer before
-    assert site.figures.counts["ping.wrong"] == 0
+    await site.figures.reach("ping.wrong", 2)
+
+    assert site.figures.counts["ping.wrong"] == len(site.figures.observed["ping"])
+    assert site.figures.counts["ping.answered"] == 0
 
 
 async def test_who_is_cut_off_comes_back_by_itself(site):
