@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
+from lnsim.background_graph import shape_of
+from lnsim.scenario.model import GraphSpec
 from lnsim.swarm.crowd import LightCrowd, Place, Recorder
 from lnsim.swarm.dialler import DIAL_TIMEOUT_S, MAX_BACK_OFF_S, Dialler
 from lnsim.swarm.pace import pace
@@ -16,7 +18,7 @@ from lnsim.swarm.rude import ALL_WAYS, RudePeers
 from lnsim.swarm.storm import Mixture, Storm
 from lnsim.swarm.sync import Ids
 from lnsim.swarm.syncs import finished
-from lnsim.swarm.updates import GeneratedGraph, Updates
+from lnsim.swarm.updates import Updates
 from node.errors import Refused
 from node.runtime.runtime import Runtime
 
@@ -146,23 +148,26 @@ class Swarm:
         self,
         per_s: float,
         duration_s: float,
-        graph: dict[str, int],
+        graph: dict[str, Any],
+        seed: int,
         ramp_s: float = 0.0,
         duplicate: float = 0.2,
         invalid: float = 0.1,
     ) -> Result:
-        """Send channel_updates of a generated graph (seed, channels, nodes): new ones, repeated ones, invalid ones.
+        """Send channel_updates of the background graph: new ones, repeated ones, invalid ones.
 
+        `graph` and `seed` are what the graph was made of (a scenario's GraphSpec as plain data, the run's seed).
         Listening peers, of this swarm and of others, observe how long the new ones were on their way.
         """
-        wanted = msgspec.convert(graph, GeneratedGraph)
+        spec, config = msgspec.convert(graph, GraphSpec), self._config
+        if not (spec.channels or spec.file):
+            raise Refused(f"{self.group}: no storm without a background graph")
+        drawn = await self._runtime.run_blocking("storm", lambda: shape_of(spec, seed))
         first = max(int(self._runtime.now()), self._storm_timestamp)
-        config = self._config
-        updates = await self._runtime.run_blocking(
-            "storm", lambda: Updates(wanted, first, config.part, config.parts)
+        updates = Updates(drawn, seed, first, config.part, config.parts)
+        storm = Storm(
+            updates, Mixture(duplicate, invalid), Random(f"{seed} {self.group} {config.part} storm")
         )
-        chance = Random(f"{wanted.seed} {self.group} {config.part} storm")
-        storm = Storm(updates, Mixture(duplicate, invalid), chance)
         held = 0
         async for due in pace(per_s, duration_s, ramp_s):
             held += self._blow(storm, due)

@@ -1,10 +1,8 @@
-"""channel_updates of a generated graph, one direction of a channel after the other, each newer than the last."""
+"""channel_updates of a background graph, one direction of a channel after the other, each newer than the last."""
 
 from random import Random
 
-from msgspec import Struct
-
-from lnsim.graph_generator import REGTEST, Shape, node_secret, shape
+from lnsim.graph_generator import REGTEST, Shape, node_secret
 from lnsim.swarm.stamp import stamp
 from node.crypto.hashes import hash256
 from node.crypto.keys import public_key, sign
@@ -17,29 +15,24 @@ TYPE_SIZE = 2
 UNKNOWN, IN_ORDER, REVERSED = range(3)
 
 
-class GeneratedGraph(Struct, frozen=True, forbid_unknown_fields=True):
-    """Which graph: the arguments that `lnsim.graph_generator.generate` was given."""
-
-    seed: int
-    channels: int
-    nodes: int
-
-
 class Updates:
     """Deterministic: the n-th update of a graph is always about the same direction. Mutable.
 
     Several processes share a graph by `part` of `parts`, since of two updates of one second only one counts.
     """
 
-    def __init__(self, graph: GeneratedGraph, first_timestamp: int, part: int = 0, parts: int = 1) -> None:
-        """Draws the whole graph: up to half a second."""
-        self._seed = graph.seed
-        self._shape: Shape = shape(graph.seed, graph.channels, graph.nodes)
-        rows = list(range(2 * graph.channels))
-        Random(f"{graph.seed} updates").shuffle(rows)
+    def __init__(self, drawn: Shape, seed: int, first_timestamp: int, part: int = 0, parts: int = 1) -> None:
+        """`drawn` and `seed` are the graph's (`lnsim.background_graph.shape_of`)."""
+        self._shape = drawn
+        self._seed = seed
+        rows: list[int] = drawn.timestamp.nonzero()[0].tolist()  # directions without a time have no update
+        Random(f"{seed} updates").shuffle(rows)
         self._rows = rows[part::parts]
+        assert self._rows, "a graph has more channels than a group has processes"
         self._next = 0
-        self._orders = bytearray(graph.channels)  # whether node_1 of the shape is node_id_1, once it is known
+        self._orders = bytearray(
+            len(drawn.short_channel_id)
+        )  # whether node_1 of the shape is node_id_1, once it is known
         self.timestamp = first_timestamp
 
     def fresh(self, now_s: float) -> bytes:

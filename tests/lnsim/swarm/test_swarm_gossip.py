@@ -2,12 +2,13 @@
 
 import pytest
 
-from lnsim.graph_generator import REGTEST, TIMESTAMP, generate
+from lnsim.graph_generator import REGTEST, TIMESTAMP, generate, shape
 from lnsim.swarm import sync as syncing
 from lnsim.swarm.stamp import stamp, stamped_s
 from lnsim.swarm.storm import Mixture, Storm
 from lnsim.swarm.sync import EVER, Ids, Sync
-from lnsim.swarm.updates import GeneratedGraph, Updates
+from lnsim.swarm.updates import Updates
+from node.errors import Refused
 from node.gossip import raw as gossip
 from node.gossip.graph import Graph
 from node.gossip.validation import Verdict, check
@@ -23,14 +24,16 @@ from node.wire.bolt7 import (
 from node.wire.codec import decode, encode
 
 FAST = 10_000.0
-SMALL = GeneratedGraph(seed=7, channels=6, nodes=4)
+SEED = 7
+SMALL = {"channels": 6, "nodes": 4}
+DRAWN = shape(SEED, **SMALL)
 MESSAGES = 6 + 12 + 4
 SOON = Limits(flush_interval_s=0.02)
 
 
 @pytest.fixture(scope="session")
 def deltas():
-    return list(generate(SMALL.seed, SMALL.channels, SMALL.nodes))
+    return list(generate(SEED, **SMALL))
 
 
 @pytest.fixture(scope="session")
@@ -126,7 +129,7 @@ def test_a_filter_is_through_once_it_is_quiet(deltas):
 
 
 def test_every_update_is_fresh_and_signed_by_the_channel_s_node(graph):
-    updates = Updates(SMALL, TIMESTAMP)
+    updates = Updates(DRAWN, SEED, TIMESTAMP)
     raws = [updates.fresh(TIMESTAMP + number) for number in range(36)]
     for raw in raws[:12]:
         assert check(graph, raw, TIMESTAMP) is Verdict.ACCEPTED
@@ -135,18 +138,18 @@ def test_every_update_is_fresh_and_signed_by_the_channel_s_node(graph):
     assert about[:12] == about[12:24] == about[24:]
     assert len(set(about)) == 12
     assert [gossip.update_timestamp(raw) - TIMESTAMP for raw in raws] == [0] * 12 + [1] * 12 + [2] * 12
-    again = Updates(SMALL, TIMESTAMP)
+    again = Updates(DRAWN, SEED, TIMESTAMP)
     assert [again.fresh(TIMESTAMP + number) for number in range(36)] == raws
 
 
 def test_processes_share_a_graph():
-    parts = [Updates(SMALL, TIMESTAMP, part, 3) for part in range(3)]
+    parts = [Updates(DRAWN, SEED, TIMESTAMP, part, 3) for part in range(3)]
     raws = [part.fresh(0.0) for part in parts for _ in range(4)]
     assert len({(gossip.update_channel(raw), gossip.update_direction(raw)) for raw in raws}) == 12
 
 
 def test_the_time_in_an_update_survives(deltas):
-    raw = Updates(SMALL, TIMESTAMP).fresh(TIMESTAMP + 0.25)
+    raw = Updates(DRAWN, SEED, TIMESTAMP).fresh(TIMESTAMP + 0.25)
     assert stamped_s(raw) == TIMESTAMP + 0.25
     assert stamped_s(raw[: gossip.CHANNEL_UPDATE_SIZE]) is None
     assert stamped_s(deltas[1].update) is None
@@ -154,7 +157,7 @@ def test_the_time_in_an_update_survives(deltas):
 
 
 def test_a_storm_has_its_shares(graph, site):
-    storm = Storm(Updates(SMALL, TIMESTAMP), Mixture(duplicate=0.3, invalid=0.2), site.runtime.random)
+    storm = Storm(Updates(DRAWN, SEED, TIMESTAMP), Mixture(duplicate=0.3, invalid=0.2), site.runtime.random)
     raws = [storm.next(float(number)) for number in range(1_000)]
 
     assert storm.fresh + storm.duplicate + storm.invalid == 1_000
@@ -172,8 +175,7 @@ async def test_what_one_swarm_sends_another_hears(site, deltas):
     await listeners.connect(per_s=FAST)
     await senders.connect(per_s=FAST)
 
-    graph = {"seed": SMALL.seed, "channels": SMALL.channels, "nodes": SMALL.nodes}
-    sent = await senders.storm(per_s=200, duration_s=0.3, graph=graph)
+    sent = await senders.storm(per_s=200, duration_s=0.3, graph=SMALL, seed=SEED)
     await site.figures.reach("gossip.propagation", 4 * 12)  # of each direction at least one
 
     assert sum(sent.values()) == 60
@@ -185,7 +187,7 @@ async def test_what_one_swarm_sends_another_hears(site, deltas):
 
     # the next storm is later by at least a second of the updates' own time
     before = {raw[106:110] for channel in site.office.graph.channels.values() for raw in (channel.update_1,)}
-    await senders.storm(per_s=400, duration_s=0.05, graph=graph, duplicate=0, invalid=0)
+    await senders.storm(per_s=400, duration_s=0.05, graph=SMALL, seed=SEED, duplicate=0, invalid=0)
     await site.figures.reach("storm.fresh", sent["fresh"] + 20)
     await site.figures.reach("gossip.propagation", 4 * 24)
     after = {raw[106:110] for channel in site.office.graph.channels.values() for raw in (channel.update_1,)}
@@ -194,9 +196,10 @@ async def test_what_one_swarm_sends_another_hears(site, deltas):
 
 async def test_a_storm_without_peers_is_held(site, deltas):
     await site.open(deltas)
-    graph = {"seed": SMALL.seed, "channels": SMALL.channels, "nodes": SMALL.nodes}
-    sent = await site.swarm().storm(per_s=100, duration_s=0.1, graph=graph)
+    sent = await site.swarm().storm(per_s=100, duration_s=0.1, graph=SMALL, seed=SEED)
     assert sent == {"fresh": 0, "duplicate": 0, "invalid": 0, "held": 10}
+    with pytest.raises(Refused, match="no storm without a background graph"):
+        await site.swarm().storm(per_s=100, duration_s=0.1, graph={}, seed=SEED)
 
 
 async def test_listeners_ask_for_what_is_new_when_they_come(site):
