@@ -1,68 +1,34 @@
-"""Our end of a simulated peer: commands go down its stdin as JSON lines, answers come up its stdout."""
+"""A simulated peer that has a worker's process to itself, and the configuration of any simulated peer."""
 
-import asyncio
-import sys
-from itertools import count
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from lnsim.api_client import CallFailed
-from lnsim.cluster_process import Child, Supervisor
-
-Answer = dict[str, Any]
+from lnsim.cluster_process import Supervisor
+from lnsim.worker.remote import RemoteWorker
+from lnsim.worker.worker import WORKER
 
 
 class Peer:
-    """One simulated peer; `call` takes the names of the node's API and those of `lnsim.peer_process`."""
+    """One simulated peer; `call` takes the names of the node's API, and `load` and `stop_load`."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.node_id = ""
         self.address = ""  # where it listens
-        self.child: Child | None = None
-        self._ids = count(1)
-        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._worker = RemoteWorker(name)
 
     async def spawn(self, supervisor: Supervisor) -> None:
         """Start the process; it loads its code and waits for `begin`."""
-        argv = [sys.executable, "-m", "lnsim.peer_process"]
-        self.child = await supervisor.start(self.name, argv)
-        self.child.on_line = self._line
-        self.child.on_exit.append(self._gone)
+        await self._worker.spawn(supervisor)
 
     async def begin(self, config: dict[str, Any]) -> None:
         """Start the node in it; `config` is that of `lnnode standalone`."""
-        answer = await self.call("begin", config=config)
+        answer = await self._worker.call(WORKER, "start_node", {"name": self.name, "config": config})
         self.node_id, self.address = answer["node_id"], answer["listen"]
 
     async def call(self, name: str, **arguments: Any) -> Any:
         """Raises CallFailed with the node's own words, or where the process is gone."""
-        if self.child is None or self.child.pid is None:
-            raise CallFailed(f"{self.name} is not running")
-        number = next(self._ids)
-        future = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self.child.write(msgspec.json.encode({"id": number, "call": name, "arguments": arguments}))
-        try:
-            return await future
-        finally:
-            del self._waiting[number]
-
-    def _line(self, line: bytes) -> None:
-        answer = msgspec.json.decode(line, type=Answer)
-        future = self._waiting.get(answer["id"])
-        if future is None or future.done():
-            return
-        if "error" in answer:
-            future.set_exception(CallFailed(answer["error"]))
-        else:
-            future.set_result(answer["result"])
-
-    def _gone(self, child: Child, status: int) -> None:
-        for future in self._waiting.values():
-            if not future.done():
-                future.set_exception(CallFailed(f"{self.name} ended with status {status}"))
+        return await self._worker.call(self.name, name, arguments)
 
 
 def peer_config(directory: Path, name: str, chain: dict[str, Any], flush_interval_s: float) -> dict[str, Any]:
