@@ -20,6 +20,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 MAX_TURNS_AT_ONCE = 1_000_000  # callbacks without any time passing: more is a loop that never lets go
+RESOLUTION_S = 1e-9  # of the clock: whoever sleeps for what rounding left over would never get there
 MIN_CANCELLED = 200  # timers, before it is worth while to clear them out
 MAX_TASKS_NAMED = 20
 
@@ -126,7 +127,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_later(
         self, delay: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
     ) -> Turn:
-        return self.call_at(self._now_s + delay, callback, *args, context=context)
+        when_s = self._now_s + (max(delay, RESOLUTION_S) if delay > 0 else 0.0)
+        return self.call_at(when_s, callback, *args, context=context)
 
     def call_at(
         self, when: float, callback: Callable[[*Ts], object], *args: *Ts, context: Context | None = None
@@ -183,7 +185,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 what = f"exception in {turn.callback!r}"
                 self.call_exception_handler({"message": what, "exception": error, "handle": turn})
         if self._turns_at_once > MAX_TURNS_AT_ONCE:
-            raise Stuck(f"{MAX_TURNS_AT_ONCE} turns at {self._now_s} s: {self._waiting()}")
+            raise Stuck(f"{MAX_TURNS_AT_ONCE} turns at {self._now_s} s; next: {self._coming()}")
 
     def _advance(self) -> None:
         if self._cancelled_timers > max(MIN_CANCELLED, len(self._timers) // 2):
@@ -202,6 +204,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             turn = heapq.heappop(timers)[2]
             if not turn.gone:
                 following.append(turn)
+
+    def _coming(self) -> str:
+        """Whose turns are next: of tasks by what they run, of others by their callbacks."""
+        owners = [getattr(turn.callback, "__self__", turn.callback) for turn in self._next]
+        return ", ".join(sorted({repr(owner) for owner in owners})[:MAX_TASKS_NAMED])
 
     def _waiting(self) -> str:
         names = sorted(task.get_name() for task in asyncio.all_tasks(self))

@@ -115,3 +115,14 @@ def test_it_is_a_loop_for_runners():
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         assert runner.run(story()) == [0, 1, 2]
+
+
+def test_who_sleeps_for_what_rounding_left_over_gets_there():
+    async def story():
+        loop = asyncio.get_running_loop()
+        await elapse(1_000_000.1)
+        before_s = loop.time()
+        await elapse(1e-20)
+        return loop.time() - before_s
+
+    assert 0 < run(story()) < 1e-8
