@@ -11,6 +11,7 @@ from lnsim.stage import Group, PeerNode, Stage
 
 SETTLE_TIMEOUT_S = 60.0
 MAX_OPENING = 50  # channels on their way at once: below what a node lets be pending
+CONFIRM_TIMEOUT_S = 5.0  # after blocks, until more of them are tried
 TRIES = 5  # for one open: a fresh connection may be lost to another one of the same peer
 RETRY_S = 0.2
 POLL_S = 0.1
@@ -57,8 +58,7 @@ class Builder:
         for start in range(0, len(todo), MAX_OPENING):
             part = todo[start : start + MAX_OPENING]
             await all_of(*(self._open_one(node, spec) for node, spec in part))
-            height = await self._stage.chain.mine(DEPTH)
-            await self._usable()
+            height = await self._confirm()
         self._say("info", f"{len(todo)} channels funded, block {height}")
 
     async def _open_one(self, node: PeerNode, spec: ChannelsSpec) -> None:
@@ -72,12 +72,25 @@ class Builder:
             channel_type=spec.type,
         )
 
-    async def _usable(self) -> None:
+    async def _confirm(self) -> int:
+        """Blocks until all are usable: an open is answered while its transaction is on its way to the chain."""
+        for turn in range(TRIES):
+            height = await self._stage.chain.mine(DEPTH)
+            try:
+                await self._usable(SETTLE_TIMEOUT_S if turn == TRIES - 1 else CONFIRM_TIMEOUT_S)
+            except CallFailed:
+                if turn == TRIES - 1:
+                    raise
+            else:
+                break
+        return height
+
+    async def _usable(self, timeout_s: float = SETTLE_TIMEOUT_S) -> None:
         async def usable() -> bool:
             answers = await asyncio.gather(*(node.call("channels") for node in self._everyone()))
             return all(channel["usable"] for channels in answers for channel in channels)
 
-        await wait_until(usable, SETTLE_TIMEOUT_S, "all channels usable", POLL_S)
+        await wait_until(usable, timeout_s, "all channels usable", POLL_S)
 
     async def _learn(self) -> None:
         """Gossip reaches everyone: each can route to each."""
