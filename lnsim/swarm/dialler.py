@@ -38,7 +38,7 @@ class Dialler:
         self._runtime = runtime
         self._addresses = list(addresses)
         self._queue: deque[Caller] = deque()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}  # in order: a set's would not be the same again
         self._stopped = False
 
     def dial(self, caller: Caller) -> None:
@@ -65,11 +65,11 @@ class Dialler:
     def _pump(self) -> None:
         while self._queue and len(self._tasks) < MAX_DIALLING and not self._stopped:
             task = self._runtime.spawn(self._dial(self._queue.popleft()), "dial")
-            self._tasks.add(task)
+            self._tasks[task] = None
             task.add_done_callback(self._dialled)
 
     def _dialled(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         self._pump()
 
     async def _dial(self, caller: Caller) -> None:

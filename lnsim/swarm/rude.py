@@ -47,7 +47,7 @@ class RudePeers:
         self._place = place
         self._dialler = dialler
         self._traffic = traffic
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: dict[asyncio.Task[None], None] = {}  # in order, as the dialler's
 
     async def run(
         self, per_s: float, duration_s: float, ways: tuple[str, ...], max_open: int, bound_s: float
@@ -73,8 +73,11 @@ class RudePeers:
             return
         self._recorder.count(f"rude.{way}")
         task = self._runtime.spawn(self._misbehave(way, bound_s), f"rude {way}")
-        self._open.add(task)
-        task.add_done_callback(self._open.discard)
+        self._open[task] = None
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._open.pop(task, None)
 
     async def _misbehave(self, way: str, bound_s: float) -> None:
         began_s = self._runtime.monotonic()
