@@ -13,7 +13,8 @@ import typer
 from rich.console import Console
 
 from lnsim.metrics.recorder import Recorder
-from lnsim.report import directory, verdict
+from lnsim.report import directory as reports
+from lnsim.report import verdict
 from lnsim.report.result import RunResult
 from lnsim.run.runner import Origin, Run
 from lnsim.run.show import Lines, Quiet, Screen, Show
@@ -50,7 +51,7 @@ def run(
         chosen = secrets.randbelow(MAX_SEED) if chosen is None else chosen
         result = execute(scenario, chosen, mode, _again(chosen), Quiet() if json else _show())
         if report is not None:
-            directory.write(result, report)
+            reports.write(result, report)
     except Refused as error:
         _fail(str(error))
     if json:
@@ -58,7 +59,7 @@ def run(
     else:
         Console().print(verdict.render(result))
     if report is not None and not json:
-        typer.echo(f"report: {report / directory.PAGE}")
+        typer.echo(f"report: {report / reports.PAGE}")
     if not result.holds:
         raise typer.Exit(FALLS_SHORT)
 
