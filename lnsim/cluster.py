@@ -2,13 +2,15 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from lnsim.api_client import CallFailed, ChainRpc, NodeApi
+from lnsim.chain.model import COIN
 from lnsim.cluster_peer import Peer, bitcoind_config, peer_config
 from lnsim.cluster_process import Supervisor, command
 
@@ -17,28 +19,29 @@ T = TypeVar("T")
 HUB = "hub"  # the clustered node's name, in wallets and in directories
 MINER = ""  # the chain's own wallet, bitcoind's default one
 FLUSH_INTERVAL_S = 0.2  # gossip reaches peers at once: nobody watches for a minute
-COINS = 4  # separate outputs for each node, so that it can fund as many channels at once
-COIN_BTC = 1
+COINS = 4  # of a wallet
+COIN_SAT = COIN
+COINBASE_SAT = 50 * COIN
+MATURITY = 100  # blocks until a coinbase can be spent
+SPARE_BLOCKS = 10  # for the miner's own fees and change
+MAX_OUTPUTS = 1_000  # of one transaction, a third of what is standard
 DEPTH = 6  # BOLT 7: confirmations before a channel may be announced
 
 
-class Cluster:
-    """The processes of one run. `start`, use, `stop`; every name of a process is a key of `supervisor.children`."""
+class Purse(Struct, frozen=True):
+    """What is in a wallet at the start: separate coins, so that it can fund as many channels at once."""
 
-    def __init__(
-        self,
-        directory: Path,
-        frontends: int,
-        peers: list[str],
-        report: Callable[[str, str], None],
-        channels: Mapping[str, Any] | None = None,
-    ) -> None:
-        """`channels` is that section of every node's configuration."""
+    coins: int = COINS
+    coin_sat: int = COIN_SAT
+
+
+class Hub:
+    """The node under test and its chain. Every name of a process is a key of `supervisor.children`."""
+
+    def __init__(self, directory: Path, frontends: int, report: Callable[[str, str], None]) -> None:
         self.directory = directory
-        self._channels = dict(channels or {})
         self.supervisor = Supervisor(directory, report)
         self.frontends = [f"f{number}" for number in range(1, frontends + 1)]
-        self.peers = [Peer(name) for name in peers]
         self.node_id = ""
         self.endpoint: dict[str, Any] = {}  # the chain's
         self._port = _ReservedPort()
@@ -47,6 +50,11 @@ class Cluster:
     def address(self) -> str:
         """Where the frontends listen, all of them."""
         return f"127.0.0.1:{self._port.number}"
+
+    @property
+    def link(self) -> str:
+        """Where the backend takes frontends in."""
+        return f"unix:{self.directory / HUB / 'link.sock'}"
 
     @property
     def api(self) -> NodeApi:
@@ -59,19 +67,6 @@ class Cluster:
     def wallet(self, name: str | None) -> ChainRpc:
         return ChainRpc(self.endpoint["rpc_url"], self.endpoint["user"], self.endpoint["password"], name)
 
-    async def start(self) -> None:
-        """Everything up: the chain first, all others at once. Raises ProcessFailed."""
-        await all_of(self._start_hub(), *(peer.spawn(self.supervisor) for peer in self.peers))
-        await all_of(*map(self._begin, self.peers))
-
-    async def stop(self) -> None:
-        """Everything down, in the order in which it does not miss each other."""
-        supervisor = self.supervisor
-        for group in ([peer.name for peer in self.peers], self.frontends, ["backend"], ["chain"]):
-            await supervisor.stop([name for name in group if name in supervisor.children])
-        await supervisor.stop()
-        self._port.close()
-
     async def mine(self, blocks: int) -> int:
         """Returns the new height."""
         address = await self.wallet(MINER).call("getnewaddress")
@@ -79,61 +74,102 @@ class Cluster:
         height: int = await self.chain.call("getblockcount")
         return height
 
-    async def _start_hub(self) -> None:
-        await self._start_chain()
-        await self._fund()
-        await all_of(self._start_backend(), *map(self._start_frontend, self.frontends))
-
-    async def _start_chain(self) -> None:
+    async def start_chain(self, purses: Mapping[str, Purse]) -> None:
+        """A chain, and a wallet with coins in it for each name. Raises ProcessFailed, CallFailed."""
         directory = self.directory / "chain"
         directory.mkdir()
-        argv = [*command("lnsim"), "chain", "--datadir", str(directory)]
+        total_sat = sum(purse.coins * purse.coin_sat for purse in purses.values())
+        blocks = MATURITY + SPARE_BLOCKS + total_sat // COINBASE_SAT
+        argv = [*command("lnsim"), "chain", "--datadir", str(directory), "--blocks", str(blocks)]
         self.endpoint = (await self.supervisor.start("chain", argv)).ready
+        outputs = [output for name, purse in purses.items() for output in await self._coins(name, purse)]
+        for start in range(0, len(outputs), MAX_OUTPUTS):
+            await self.wallet(MINER).call("sendmany", "", dict(outputs[start : start + MAX_OUTPUTS]))
+            await self.mine(1)
 
-    async def _fund(self) -> None:
-        """A wallet for every node, with coins in it."""
-        amounts: dict[str, int] = {}
-        for name in (HUB, *(peer.name for peer in self.peers)):
-            await self.chain.call("createwallet", name)
-            for _ in range(COINS):
-                amounts[await self.wallet(name).call("getnewaddress")] = COIN_BTC
-        await self.wallet(MINER).call("sendmany", "", amounts)
-        await self.mine(1)
+    async def _coins(self, name: str, purse: Purse) -> list[tuple[str, str]]:
+        """A new wallet's addresses, and what each is to get."""
+        await self.chain.call("createwallet", name)
+        amount = f"{purse.coin_sat / COIN:.8f}"
+        return [(await self.wallet(name).call("getnewaddress"), amount) for _ in range(purse.coins)]
 
-    async def _start_backend(self) -> None:
+    async def start_backend(self, more: Mapping[str, Any], argv: Sequence[str] = ()) -> None:
+        """`more` is added to its configuration; `argv` runs it, in place of `lnnode backend`."""
         config = {
             "data_dir": str(self.directory / HUB),
             "alias": HUB,
             "flush_interval_s": FLUSH_INTERVAL_S,
             "announce_addresses": [self.address],
             "bitcoind": bitcoind_config(self.endpoint, HUB),
-            "channels": self._channels,
             "log": {"level": "warning"},
+            **more,
         }
-        argv = [*command("lnnode"), "backend", self._write("backend", config)]
+        argv = [*(argv or [*command("lnnode"), "backend"]), self._write("backend", config)]
         child = await self.supervisor.start("backend", argv, restart=True)
         self.node_id = child.ready["node_id"]
 
-    async def _start_frontend(self, name: str) -> None:
+    async def start_frontend(self, name: str, more: Mapping[str, Any]) -> None:
+        """`more` is added to its configuration."""
         config = {
             "id": name,
             "listen": self.address,
-            "backend": f"unix:{self.directory / HUB / 'link.sock'}",
+            "backend": self.link,
             "reconnect_s": 0.1,
             "log": {"level": "warning"},
+            **more,
         }
         argv = [*command("lnnode"), "frontend", self._write(name, config)]
         await self.supervisor.start(name, argv, restart=True)
 
-    async def _begin(self, peer: Peer) -> None:
-        config = peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S)
-        config["backend"]["channels"] = self._channels
-        await peer.begin(config)
+    async def stop(self, first: Sequence[str] = ()) -> None:
+        """Everything down, in the order in which it does not miss each other: peers first."""
+        supervisor = self.supervisor
+        for group in (first, self.frontends, ["backend"], ["chain"]):
+            await supervisor.stop([name for name in group if name in supervisor.children])
+        await supervisor.stop()
+        self._port.close()
 
     def _write(self, name: str, config: dict[str, Any]) -> str:
         path = self.directory / f"{name}.yaml"
         path.write_bytes(msgspec.yaml.encode(config))
         return str(path)
+
+
+class Cluster(Hub):
+    """A node under test and simulated peers, each in a process of its own. `start`, use, `stop`."""
+
+    def __init__(
+        self,
+        directory: Path,
+        frontends: int,
+        peers: list[str],
+        report: Callable[[str, str], None],
+        channels: Mapping[str, Any] | None = None,
+    ) -> None:
+        """`channels` is that section of every node's configuration."""
+        super().__init__(directory, frontends, report)
+        self._channels = dict(channels or {})
+        self.peers = [Peer(name) for name in peers]
+
+    async def start(self) -> None:
+        """Everything up: the chain first, all others at once. Raises ProcessFailed."""
+        await all_of(self._start_hub(), *(peer.spawn(self.supervisor) for peer in self.peers))
+        await all_of(*map(self._begin, self.peers))
+
+    async def stop(self, first: Sequence[str] = ()) -> None:
+        await super().stop([*first, *(peer.name for peer in self.peers)])
+
+    async def _start_hub(self) -> None:
+        await self.start_chain(dict.fromkeys((HUB, *(peer.name for peer in self.peers)), Purse()))
+        await all_of(
+            self.start_backend({"channels": self._channels}),
+            *(self.start_frontend(name, {}) for name in self.frontends),
+        )
+
+    async def _begin(self, peer: Peer) -> None:
+        config = peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S)
+        config["backend"]["channels"] = self._channels
+        await peer.begin(config)
 
 
 class _ReservedPort:

@@ -1,11 +1,13 @@
 """A simulated peer that has a worker's process to itself, and the configuration of any simulated peer."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 from lnsim.cluster_process import Supervisor
-from lnsim.worker.remote import RemoteWorker
-from lnsim.worker.worker import WORKER
+from lnsim.json_lines import Remote
+
+WORKER_ARGV = (sys.executable, "-m", "lnsim.worker.process")
 
 
 class Peer:
@@ -15,7 +17,7 @@ class Peer:
         self.name = name
         self.node_id = ""
         self.address = ""  # where it listens
-        self._worker = RemoteWorker(name)
+        self._worker = Remote(name, WORKER_ARGV)
 
     async def spawn(self, supervisor: Supervisor) -> None:
         """Start the process; it loads its code and waits for `begin`."""
@@ -23,7 +25,7 @@ class Peer:
 
     async def begin(self, config: dict[str, Any]) -> None:
         """Start the node in it; `config` is that of `lnnode standalone`."""
-        answer = await self._worker.call(WORKER, "start_node", {"name": self.name, "config": config})
+        answer = await self._worker.call("", "start_node", {"name": self.name, "config": config})
         self.node_id, self.address = answer["node_id"], answer["listen"]
 
     async def call(self, name: str, **arguments: Any) -> Any:

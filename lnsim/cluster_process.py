@@ -17,6 +17,7 @@ from msgspec import Struct
 
 READY_TIMEOUT_S = 60.0  # a cold start of everything on a loaded machine
 STOP_GRACE_S = 5.0  # from SIGTERM to SIGKILL
+POLL_S = 0.05
 RESTART_PAUSE_S = 1.5  # what a service manager waits, long enough to see the gap
 MAX_QUICK_EXITS = 5  # a process that ends this often without getting ready is given up
 MAX_LINE_BYTES = 16 << 20  # the results of a long load run travel as one line
@@ -56,6 +57,7 @@ class Child:
         self.ready: Ready = {}
         self.stopping = False
         self.restarts = 0
+        self.is_up = False  # ready, and not ended since
         self._argv = list(argv)
         self._log = directory / f"{name}.log"
         self._process: asyncio.subprocess.Process | None = None
@@ -83,6 +85,7 @@ class Child:
         try:
             async with asyncio.timeout(READY_TIMEOUT_S):
                 self.ready = await came_up
+                self.is_up = self.pid is not None
         except TimeoutError as error:
             raise ProcessFailed(f"{self.name} is not ready after {READY_TIMEOUT_S:g} s") from error
         return self.ready
@@ -119,11 +122,23 @@ class Child:
     def kill(self) -> None:
         """End it at once, as a crash would."""
         self.usage()
+        self.is_up = False
         self._signal(signal.SIGKILL)
+
+    async def pause(self, for_s: float) -> None:
+        """Let it stand still for so long, whoever waits for it."""
+        process = self._process
+        self._signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(for_s)
+        finally:
+            if self._process is process:
+                self._signal(signal.SIGCONT)
 
     async def stop(self, grace_s: float = STOP_GRACE_S) -> None:
         """SIGTERM, then SIGKILL after the grace; returns when it is gone."""
         self.stopping = True
+        self.is_up = False
         if self._process is None:
             return
         self.usage()
@@ -155,6 +170,7 @@ class Child:
             elif self.on_line is not None:
                 self.on_line(line)
         status = await process.wait()
+        self.is_up = False
         self._past_cpu_s = self._usage.cpu_s
         if not came_up.done():
             came_up.set_exception(
@@ -197,6 +213,18 @@ class Supervisor:
         self._remember(child)
         return child
 
+    async def restart(self, name: str) -> None:
+        """Stop one in order and start it again; returns when it is ready. Raises ProcessFailed if it does not come up."""
+        child = self.children[name]
+        if child.is_up:  # else it was killed, and somebody is starting it already
+            await child.stop()
+            child.stopping = False
+            await self._bring_up(child, pause_s=0.0)
+        while not child.is_up:
+            if name in self.given_up:
+                raise ProcessFailed(f"{name} did not come up again")
+            await asyncio.sleep(POLL_S)
+
     async def stop(self, names: Sequence[str] | None = None) -> None:
         """Stop these, or all; frontends before the backend before the chain: the last started goes first."""
         chosen = [self.children[name] for name in (names if names is not None else list(self.children))]
@@ -226,13 +254,14 @@ class Supervisor:
     def _restart(self, child: Child, status: int) -> None:
         if status != -signal.SIGKILL:
             self._report("bad", f"{child.name} ended with status {status}")
-        task = asyncio.create_task(self._start_again(child), name=f"restart {child.name}")
+        task = asyncio.create_task(self._bring_up(child, RESTART_PAUSE_S), name=f"restart {child.name}")
         self._restarts.add(task)
         task.add_done_callback(self._restarts.discard)
 
-    async def _start_again(self, child: Child) -> None:
+    async def _bring_up(self, child: Child, pause_s: float) -> None:
         for _ in range(MAX_QUICK_EXITS):
-            await asyncio.sleep(RESTART_PAUSE_S)
+            await asyncio.sleep(pause_s)
+            pause_s = RESTART_PAUSE_S
             child.restarts += 1
             try:
                 await child.start()

@@ -78,6 +78,45 @@ async def test_a_killed_one_is_started_again(tmp_path: Path, monkeypatch: pytest
     assert supervisor.left_over() == 0
 
 
+async def test_a_restart_in_order_is_back_when_it_returns(tmp_path: Path) -> None:
+    said: list[tuple[str, str]] = []
+    supervisor = Supervisor(tmp_path, lambda *what: said.append(what))
+    child = await supervisor.start("x", WAITING, restart=True)
+    first = child.pid
+    await supervisor.restart("x")
+    assert child.is_up
+    assert child.pid not in (first, None)
+    assert [kind for kind, _ in said] == ["good"]
+    await supervisor.stop()
+    assert not child.is_up
+
+
+async def test_a_restart_of_what_was_killed_waits_for_it(tmp_path: Path) -> None:
+    supervisor = Supervisor(tmp_path, lambda *_: None)
+    child = await supervisor.start("x", WAITING, restart=True)
+    child.kill()
+    assert not child.is_up
+    await supervisor.restart("x")
+    assert child.is_up
+    assert child.restarts == 1
+    await supervisor.stop()
+
+
+async def test_a_paused_child_stands_still_and_goes_on(tmp_path: Path) -> None:
+    child = Child("x", WAITING, tmp_path)
+    await child.start()
+    process = psutil.Process(child.pid)
+    pausing = asyncio.create_task(child.pause(3600))
+    async with asyncio.timeout(5):
+        while process.status() != psutil.STATUS_STOPPED:
+            await asyncio.sleep(0)
+    pausing.cancel()
+    async with asyncio.timeout(5):
+        while process.status() == psutil.STATUS_STOPPED:
+            await asyncio.sleep(0)
+    await child.stop()
+
+
 async def test_stop_during_the_pause_before_a_restart(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path, lambda *_: None)
     child = await supervisor.start("x", WAITING, restart=True)
