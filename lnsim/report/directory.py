@@ -15,16 +15,24 @@ MAX_RESULT_BYTES = 200_000_000  # a day's run has a hundredth of it: what is lar
 
 def write(result: RunResult, directory: Path) -> Path:
     """Write result.json and report.html, and return the page's path. Raises Refused where they cannot be written."""
+    page = directory / PAGE
+    _write(to_json(result), directory / RESULT)
+    write_page(render(result), page)
+    return page
+
+
+def write_page(text: str, file: Path) -> None:
+    _write(text.encode(), file)
+
+
+def _write(data: bytes, file: Path) -> None:
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / RESULT).write_bytes(to_json(result))
-        page = directory / PAGE
-        page.write_text(render(result), encoding="utf-8")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
     except OSError as error:
         raise Refused(
-            f"{directory}: the report cannot be written there ({error.strerror}); name another directory"
+            f"{file}: cannot be written ({error.strerror}); give --report another directory"
         ) from None
-    return page
 
 
 def to_json(result: RunResult) -> bytes:

@@ -12,7 +12,7 @@ from lnsim.metrics.recorder import Mark
 from lnsim.report.panels import Panel, Row, distributions, over_time
 from lnsim.report.quantity import seconds, told
 from lnsim.report.result import Check, RunResult
-from lnsim.report.verdict import found
+from lnsim.report.verdict import COMPARED, found
 
 MAX_LANES = 12  # of marks with names; more are told by their bands alone
 # The page can't ask for anything, even if a scenario's words got past the escaping.
@@ -78,7 +78,7 @@ def figure_data(panels: list[Panel], marks: list[Mark], duration_s: float) -> st
 def panel_part(panel: Panel, number: int) -> str:
     return (
         f'<section class="panel"><h3>{escape(panel.title)}</h3><div class="plot" data-panel="{number}"></div>'
-        f"<table><tr><th></th>{_cells(panel.columns, 'th')}</tr>{''.join(map(_row, panel.rows))}</table></section>"
+        f"<table><tr><th></th>{_cells(panel.columns, 'th')}</tr>{''.join(map(row_part, panel.rows))}</table></section>"
     )
 
 
@@ -88,6 +88,11 @@ def marks_part(marks: list[Mark]) -> str:
     faults = sum(mark.kind == "fault" for mark in marks)
     words = f"{faults} {'fault' if faults == 1 else 'faults'}, {len(marks) - faults} other"
     return f'<section class="panel"><h3>What happened</h3><div class="plot lanes"></div><table><tr><th>{words}</th></tr></table></section>'
+
+
+def moment(started: str) -> str:
+    """ISO 8601 as people write it, without seconds."""
+    return f"{started[:10]} {started[11:16]}{' UTC' if started.endswith(('+00:00', 'Z')) else started[19:]}"
 
 
 def missing_plotly() -> str:
@@ -101,7 +106,6 @@ def _part(name: str) -> str:
     return (files("lnsim.report") / name).read_text(encoding="utf-8")
 
 
-@cache
 def _plotly() -> str:
     if find_spec("plotly") is None:
         return ""
@@ -110,17 +114,19 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _head(result: RunResult) -> str:
-    broken = [check for check in (*result.expectations, *result.invariants) if not check.holds]
-    held = len(result.expectations) + len(result.invariants) - len(broken)
+def verdict_words(result: RunResult) -> str:
+    checks = (*result.expectations, *result.invariants)
+    held = sum(check.holds for check in checks)
     word, kind = ("It holds", "good") if result.holds else ("It falls short", "bad")
-    count = f"{held} of {held + len(broken)} checks hold"
-    when = f"{escape(result.started)} · {seconds(result.duration_s)}"
+    return f'<div class="verdict {kind}"><strong>{word}.</strong><span>{held} of {len(checks)} checks hold</span></div>'
+
+
+def _head(result: RunResult) -> str:
+    when = f"{escape(moment(result.started))} · {seconds(result.duration_s)}"
     return (
         f'<header><div class="eyebrow"><b>{escape(result.name)}</b> · {escape(result.mode)} mode · seed {result.seed} · {when}</div>'
         f"<h1>{escape(result.claim or result.name)}</h1>"
-        f'<div class="verdict {kind}"><strong>{word}.</strong><span>{count}</span></div></header>'
-        f"{_headlines(result.metrics)}"
+        f"{verdict_words(result)}</header>{_headlines(result.metrics)}"
     )
 
 
@@ -146,7 +152,7 @@ def _checks(result: RunResult) -> str:
 def _check(check: Check) -> str:
     kind, sign = ("good", "✓") if check.holds else ("bad", "✗")
     text = escape(check.text)
-    if any(sign in check.text for sign in "<>="):
+    if COMPARED.search(check.text):
         text = f"<code>{text}</code>"
     return f'<li class="{kind}"><span class="sign">{sign}</span><span>{text}</span><span class="value">{escape(found(check))}</span></li>'
 
@@ -188,7 +194,7 @@ def _origin(result: RunResult) -> str:
     run = {
         "seed": str(result.seed),
         "mode": result.mode,
-        "started": result.started,
+        "started": moment(result.started),
         "ran for": seconds(result.duration_s),
         "took": seconds(result.wall_s),
     }
@@ -204,8 +210,9 @@ def _facts(facts: Mapping[str, str]) -> str:
     return f"<dl>{''.join(lines)}</dl>" if facts else ""
 
 
-def _row(row: Row) -> str:
-    swatch = f'<span class="swatch" style="background-color:var(--{escape(row.colour)})"></span>'
+def row_part(row: Row) -> str:
+    colour = escape(row.colour)
+    swatch = f'<span class="swatch" style="background-color:var(--{colour})"></span>' if colour else ""
     return f"<tr><td>{swatch}{escape(row.name)}</td>{_cells(row.cells, 'td')}</tr>"
 
 

@@ -74,12 +74,30 @@
       line: { color: ink(trace.colour), width: 1.6, dash: trace.dash ? "dot" : "solid" },
       fill: trace.fill ? "tozeroy" : "none", fillcolor: clear(ink(trace.colour), 0.12), hovertemplate: hover,
     }));
-    const yaxis = axis({ rangemode: "tozero", fixedrange: true, nticks: 5, ...number(panel.unit) });
+    const yaxis = axis({ rangemode: panel.from_zero ? "tozero" : "normal", fixedrange: true, nticks: 5, ...number(panel.unit) });
     Plotly.react(node, traces, layout({ shapes: bands(), xaxis: timeAxis(), yaxis }), config);
   };
 
+  // 1, 2 and 5 of each power of ten within the data, thinned to what has room.
+  const logTicks = (traces, width) => {
+    const all = traces.flatMap((trace) => trace.x).filter((x) => x > 0);
+    const low = Math.min(...all), high = Math.max(...all), ticks = [];
+    for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power++)
+      for (const digit of [1, 2, 5]) {
+        const tick = Number((digit * 10 ** power).toPrecision(1));
+        if (tick >= low * 0.999 && tick <= high * 1.001) ticks.push(tick);
+      }
+    const every = Math.ceil(ticks.length / Math.max(2, Math.floor(width / 70)));
+    return ticks.filter((_, index) => index % every === 0);
+  };
+
+  const told = (value, unit) => {
+    if (unit !== "s") return plain(`${value} ${unit}`.trim());
+    return value < 1e-3 ? `${+(value * 1e6).toPrecision(3)} µs` : value < 1 ? `${+(value * 1e3).toPrecision(3)} ms` : `${value} s`;
+  };
+
   const distribution = (node, panel) => {
-    const unit = panel.unit === "s" ? "s" : " " + plain(panel.unit);
+    const ticks = logTicks(panel.traces, node.clientWidth);
     const traces = panel.traces.map((trace) => ({
       x: trace.x, y: trace.y, name: plain(trace.name), mode: "lines",
       line: { color: ink(trace.colour), width: 1.4, shape: "hv", dash: trace.dash ? "dot" : "solid" },
@@ -87,7 +105,7 @@
       hovertemplate: "%{y:.3~g} %",
     }));
     Plotly.react(node, traces, layout({
-      xaxis: axis({ type: "log", tickformat: "~s", ticksuffix: unit, nticks: 6, dtick: null, showgrid: false, hoverformat: ".3s" }),
+      xaxis: axis({ type: "log", tickvals: ticks, ticktext: ticks.map((tick) => told(tick, panel.unit)), showgrid: false, hoverformat: ".3~s", zeroline: false }),
       yaxis: axis({ rangemode: "tozero", fixedrange: true, nticks: 4, ticksuffix: " %" }),
     }), config);
   };

@@ -7,11 +7,11 @@ from collections.abc import Iterable, Sequence
 from msgspec import Struct
 
 from lnsim.metrics.histogram import Histogram
-from lnsim.metrics.recorder import Series
+from lnsim.metrics.recorder import Measured, Series
 from lnsim.report.quantity import number, seconds, told
 from lnsim.report.result import RunResult
 
-MAX_BARS = 40  # of a distribution: finer than that is noise
+MAX_BARS, MIN_BARS = 40, 8  # of a distribution: finer than that is noise, coarser has no shape
 FIGURES = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
 
 
@@ -27,7 +27,7 @@ class Trace(Struct, frozen=True):
 
 
 class Row(Struct, frozen=True):
-    """What the table beside a plot says of one of its lines."""
+    """What the table beside a plot says: of one of its lines, or (without colour) of all it shows."""
 
     name: str
     colour: str
@@ -43,6 +43,7 @@ class Panel(Struct, frozen=True):
     columns: tuple[str, ...]
     rows: list[Row]
     log: bool = False
+    from_zero: bool = True
 
 
 class Question(Struct, frozen=True):
@@ -52,6 +53,7 @@ class Question(Struct, frozen=True):
     pattern: str
     unit: str = ""
     fill: tuple[str, ...] = ()
+    from_zero: bool = True
 
 
 QUESTIONS = (
@@ -70,7 +72,7 @@ QUESTIONS = (
     Question("CPU of each process, in cores", r"(?P<part>[^.]+)\.cpu_share", ""),
     Question("Memory of each process", r"(?P<part>[^.]+)\.rss_mb", "MB"),
     Question("Commits of the backend", r"(?P<part>backend)\.commits_per_s", "/s", ("backend",)),
-    Question("Height of the chain", r"(?P<part>chain)\.height"),
+    Question("Height of the chain", r"(?P<part>chain)\.height", from_zero=False),
 )
 ROLES = {
     "settled": "good",
@@ -101,13 +103,17 @@ def over_time(result: RunResult) -> list[Panel]:
 
 
 def distributions(result: RunResult) -> list[Panel]:
-    known = [name for name in TITLES if name in result.histograms]
-    others = sorted(name for name in result.histograms if name not in TITLES)
     return [
         _distribution(name, result.histograms[name].unit, result.histograms[name].histogram)
-        for name in (*known, *others)
-        if result.histograms[name].histogram.maximum > 0
+        for name in distributed(result.histograms)
     ]
+
+
+def distributed(histograms: dict[str, Measured]) -> list[str]:
+    """Names of those with something to show, the well known first."""
+    shown = [name for name, measured in histograms.items() if measured.histogram.maximum > 0]
+    order = list(TITLES)
+    return sorted(shown, key=lambda name: (order.index(name) if name in TITLES else len(order), name))
 
 
 def role(part: str) -> str:
@@ -144,20 +150,19 @@ def line(name: str, colour: str, series: Series, *, fill: bool = False, dash: bo
 
 
 def _panel(question: Question, series: dict[str, Series]) -> Panel:
-    found = [(match["part"], name) for name in series if (match := re.fullmatch(question.pattern, name))]
-    found = [(part, name) for part, name in _ordered(found) if series[name].values]
+    found = answers(question, (name for name, one in series.items() if one.values))
     traces = [
         line(spelled(part), role(part), series[name], fill=part in question.fill) for part, name in found
     ]
-    rows = [
-        Row(spelled(part), role(part), _cells(name, series[name].values, question.unit))
-        for part, name in found
-    ]
-    return Panel(question.title, question.unit, traces, ("least", "mean", "most"), rows)
+    rows = [Row(spelled(part), role(part), figures(name, series[name].values)) for part, name in found]
+    return Panel(
+        question.title, question.unit, traces, ("least", "mean", "most"), rows, from_zero=question.from_zero
+    )
 
 
-def _ordered(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """As the roles are listed, then by number: f2 before f10."""
+def answers(question: Question, names: Iterable[str]) -> list[tuple[str, str]]:
+    """What each line is called, and its series; as the roles are listed, then by number: f2 before f10."""
+    found = [(match["part"], name) for name in names if (match := re.fullmatch(question.pattern, name))]
     order = list(ROLES)
 
     def key(item: tuple[str, str]) -> tuple[int, int, str]:
@@ -167,11 +172,12 @@ def _ordered(found: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     return sorted(found, key=key)
 
 
-def _cells(metric: str, values: Sequence[float], unit: str) -> tuple[str, ...]:
-    figures = (min(values), sum(values) / len(values), max(values))
+def figures(metric: str, values: Sequence[float]) -> tuple[str, ...]:
+    """Least, mean, most. A process may use several cores, so those are told as numbers."""
+    known = (min(values), sum(values) / len(values), max(values))
     if metric.endswith("cpu_share"):
-        return tuple(f"{figure:.2f}" for figure in figures)
-    return tuple(told(metric, figure) for figure in figures)
+        return tuple(f"{figure:.2f}" for figure in known)
+    return tuple(told(metric, figure) for figure in known)
 
 
 def _distribution(name: str, unit: str, histogram: Histogram) -> Panel:
@@ -180,23 +186,38 @@ def _distribution(name: str, unit: str, histogram: Histogram) -> Panel:
     figures = {key: histogram.percentile(share) for key, share in FIGURES.items()} | {
         "most": histogram.maximum
     }
-    rows = [Row(key, "blue" if key == "p50" else "violet", (tell(value),)) for key, value in figures.items()]
-    title = TITLES.get(name, spelled(name).capitalize())
+    rows = [Row(key, "", (tell(value),)) for key, value in figures.items()]
+    title = distribution_title(name)
     trace = Trace(title, "blue", x, y, fill=True)
     return Panel(title, unit, [trace], (f"{histogram.count:,} times",), rows, log=True)
 
 
+def distribution_title(name: str) -> str:
+    return TITLES.get(name, name.replace(".", ", ").replace("_", " ").capitalize())
+
+
 def bars(histogram: Histogram, among: Histogram | None = None) -> tuple[list[float], list[float | None]]:
     """Steps of a distribution: from each x on, so many percent of all. Those `among` others share their steps."""
-    ends = (among or histogram).bars()
+    whole = among or histogram
+    ends = whole.bars()
     first = next(low for low, high, _ in ends if high > 0)
+    wanted = min(max(2 * math.isqrt(whole.count), MIN_BARS), MAX_BARS)
     # two buckets of the histogram at least: finer bars would be combs
-    width = max((ends[-1][1] / first) ** (1 / MAX_BARS), 1.044)
-    counts: dict[int, int] = {}
+    width = max((ends[-1][1] / first) ** (1 / wanted), 1.044)
+    counts: dict[int, float] = {}
     for low, high, count in histogram.bars():
-        middle = max((low * high) ** 0.5, first)
-        bar = int(math.log(middle / first) / math.log(width))
-        counts[bar] = counts.get(bar, 0) + count
+        for bar, share in _shared(max(low, first) / first, max(high, first) / first, width):
+            counts[bar] = counts.get(bar, 0) + count * share
     edges = range(max(counts) + 2)
     x = [float(f"{first * width**bar:.6g}") for bar in edges]
     return x, [round(100 * counts.get(bar, 0) / histogram.count, 4) for bar in edges]
+
+
+def _shared(low: float, high: float, width: float) -> list[tuple[int, float]]:
+    """To which bars a bucket belongs, and how much of it: it is narrower than a bar, so at most two."""
+    start, end = math.log(low) / math.log(width), math.log(high) / math.log(width)
+    bar = int(start)
+    if end <= bar + 1:
+        return [(bar, 1.0)]
+    share = (bar + 1 - start) / (end - start)
+    return [(bar, share), (bar + 1, 1 - share)]

@@ -1,5 +1,7 @@
 """The verdict in the terminal: what held, what did not and what it was instead, and the line that reproduces it."""
 
+import re
+
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
@@ -8,6 +10,7 @@ from rich.text import Text
 from lnsim.report.quantity import seconds, told
 from lnsim.report.result import Check, RunResult
 
+COMPARED = re.compile(r"[<>=]")  # an expectation, unlike an invariant, compares a figure
 GOOD, BAD, DIM = "green", "red", "bright_black"
 
 
@@ -60,7 +63,7 @@ def _invariants(checks: list[Check]) -> Text:
 def found(check: Check) -> str:
     """What the run had where the check looked. An expectation's text begins with its metric, which has the unit."""
     if check.value is None:
-        return "" if check.holds else "not measured"
+        return "" if check.holds or not COMPARED.search(check.text) else "not measured"
     if isinstance(check.value, str):
         return check.value
     return told(check.text.split()[0] if check.text else "", check.value)
