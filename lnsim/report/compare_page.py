@@ -8,6 +8,7 @@ from lnsim.report.compare_table import sign, value
 from lnsim.report.html import (
     figure_data,
     marks_part,
+    metric_name,
     missing_plotly,
     moment,
     page,
@@ -79,7 +80,7 @@ def _table(differences: Iterable[Difference]) -> str:
 def _difference(each: Difference) -> str:
     one, two = (escape(value(each.metric, number)) for number in (each.one, each.two))
     return (
-        f"<tr><td><code>{escape(each.metric)}</code></td><td>{one}</td><td>{two}</td>"
+        f"<tr><td>{metric_name(each.metric)}</td><td>{one}</td><td>{two}</td>"
         f'<td class="{each.judgement}">{sign(each)}</td></tr>'
     )
 

@@ -1,5 +1,6 @@
 """The page of a run: one file with everything in it, that asks no network for anything."""
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from html import escape
@@ -88,6 +89,12 @@ def marks_part(marks: list[Mark]) -> str:
     faults = sum(mark.kind == "fault" for mark in marks)
     words = f"{faults} {'fault' if faults == 1 else 'faults'}, {len(marks) - faults} other"
     return f'<section class="panel"><h3>What happened</h3><div class="plot lanes"></div><table><tr><th>{words}</th></tr></table></section>'
+
+
+def metric_name(name: str) -> str:
+    """As code that may break at its dots and underscores."""
+    broken = re.sub(r"([._])", r"\1<wbr>", escape(name))
+    return f"<code>{broken}</code>"
 
 
 def moment(started: str) -> str:
@@ -184,7 +191,7 @@ def _all_metrics(metrics: Mapping[str, float]) -> str:
     if not metrics:
         return ""
     lines = (
-        f"<div><code>{escape(name)}</code><span>{escape(told(name, value))}</span></div>"
+        f"<div>{metric_name(name)}<span>{escape(told(name, value))}</span></div>"
         for name, value in sorted(metrics.items())
     )
     return f'<h2>All metrics</h2><details><summary>{len(metrics)} figures that an expectation may name</summary><div class="metrics">{"".join(lines)}</div></details>'

@@ -21,7 +21,9 @@
     hovermode: "x unified", dragmode: touch ? false : "zoom", ...more,
   });
   // A band where a mark lasted, a line where it was a moment: the same in every plot of the time axis.
-  const bands = () => data.marks.map((mark) => ({
+  // What lasts for most of the run and is no fault would only tint the plot; the lanes tell of it.
+  const telling = (mark) => mark.kind === "fault" || mark.until_s === null || mark.until_s - mark.at_s < data.duration_s / 2;
+  const bands = () => data.marks.filter(telling).map((mark) => ({
     type: "rect", xref: "x", yref: "paper", y0: 0, y1: 1, layer: "below", x0: mark.at_s, x1: mark.until_s ?? mark.at_s,
     fillcolor: clear(ink(mark.kind), mark.kind === "fault" ? 0.14 : 0.07),
     line: { width: mark.until_s === null ? 1.2 : 0, color: ink(mark.kind), dash: mark.kind === "fault" ? "solid" : "dot" },
@@ -32,8 +34,10 @@
   });
 
   const lanes = (node) => {
-    const texts = [...new Set(data.marks.map((mark) => mark.text))];
-    const shown = texts.slice(0, data.max_lanes);
+    const faultsFirst = [...data.marks].sort((one, two) => (two.kind === "fault") - (one.kind === "fault"));
+    const chosen = new Set([...new Set(faultsFirst.map((mark) => mark.text))].slice(0, data.max_lanes));
+    const inTime = [...data.marks].sort((one, two) => one.at_s - two.at_s);
+    const shown = [...new Set(inTime.map((mark) => mark.text))].filter((text) => chosen.has(text));
     const shapes = [], annotations = [];
     shown.forEach((text, lane) => {
       const marks = data.marks.filter((mark) => mark.text === text);
