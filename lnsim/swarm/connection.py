@@ -5,6 +5,7 @@ a timer or a task of its own.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from typing import Protocol, cast
 
@@ -17,6 +18,8 @@ from node.wire import bolt1
 from node.wire.codec import decode_as, encode
 
 WRITE_HIGH_BYTES = 256 * 1024  # the node reads slowly: nothing more is begun on this connection
+MUCH_BYTES = 64 * 1024  # at once: there is probably more
+READERS_AT_ONCE = 4  # of those who get much, between two looks at everybody else: some 20 ms
 
 _INIT = bolt1.Init.number.to_bytes(2, "big")
 _PING = bolt1.Ping.number.to_bytes(2, "big")
@@ -24,12 +27,29 @@ _PONG = bolt1.Pong.number.to_bytes(2, "big")
 
 
 class Traffic:
-    """What all connections of a swarm have moved so far."""
+    """What all connections of a swarm have moved so far, and whose turn it is to take in more.
 
-    __slots__ = ("bytes_in", "bytes_out", "messages_in", "messages_out")
+    A loop reads from each socket as long as there is something. With many peers that download a graph this would go
+    on for seconds, in which nobody answers a ping: so who gets much waits for its turn.
+    """
+
+    __slots__ = ("_waiting", "bytes_in", "bytes_out", "messages_in", "messages_out")
 
     def __init__(self) -> None:
         self.messages_in = self.messages_out = self.bytes_in = self.bytes_out = 0
+        self._waiting: deque[Connection] = deque()
+
+    def wait(self, connection: "Connection") -> None:
+        """Have it read on when those who waited before have."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
+        self._waiting.append(connection)
+
+    def _next(self) -> None:
+        for _ in range(min(READERS_AT_ONCE, len(self._waiting))):
+            self._waiting.popleft().read_on()
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
 
 
 class Owner(Protocol):
@@ -100,6 +120,9 @@ class Connection(asyncio.Protocol):
         if self.ended:
             return
         self._traffic.bytes_in += len(data)
+        if len(data) >= MUCH_BYTES and self._socket is not None:
+            self._socket.pause_reading()
+            self._traffic.wait(self)
         try:
             if self._transport is None:
                 self._shake_hands(data)
@@ -187,6 +210,10 @@ class Connection(asyncio.Protocol):
         self._traffic.messages_out += len(raws)
         self._traffic.bytes_out += len(data)
         self._socket.write(data)
+
+    def read_on(self) -> None:
+        if self._socket is not None and not self.ended:
+            self._socket.resume_reading()
 
     def stop_reading(self) -> None:
         """Leave everything that comes from now on in the socket."""

@@ -163,7 +163,7 @@ class LightCrowd:
         if peer.session is None or peer.sync is not None:
             return None
         peer.sync = Sync(self._place.chain_hash, self._runtime.monotonic(), messages, ids)
-        peer.session.send((peer.sync.start(),))
+        peer.session.send(peer.sync.start())
         return peer.sync
 
     def end_sync(self, peer: LightPeer, sync: Sync) -> None:

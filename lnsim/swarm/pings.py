@@ -14,8 +14,9 @@ MAX_PONG_SIZE = 256  # asked for: some cover traffic, little cost
 
 
 class _Ping(NamedTuple):
+    judged_s: float
     sent_s: float
-    connection: Connection
+    peer: LightPeer
 
 
 class Pings:
@@ -38,21 +39,28 @@ class Pings:
         while self._due >= 1:
             self._due -= 1
             self._place = (self._place + 1) % len(peers)
-            pinged += self._ping(peers[self._place].session, now_s)
+            pinged += self._ping(peers[self._place], now_s)
         return pinged
 
-    def _ping(self, connection: Connection | None, now_s: float) -> bool:
-        if connection is None or connection.ping_sent_s is not None:
+    def _ping(self, peer: LightPeer, now_s: float) -> bool:
+        session = peer.session
+        # A pong would stand in line behind the graph, and say nothing but how long that is.
+        if session is None or session.ping_sent_s is not None or peer.sync is not None:
             return False
-        connection.ping(now_s, self._chance.randrange(MAX_PONG_SIZE))
-        self._sent.append(_Ping(now_s, connection))
+        session.ping(now_s, self._chance.randrange(MAX_PONG_SIZE))
+        self._sent.append(_Ping(now_s + PONG_TIMEOUT_S, now_s, peer))
         return True
 
     def late(self, now_s: float) -> list[Connection]:
-        """Connections whose ping has waited too long for its pong; each ping is judged once."""
+        """Connections whose ping has waited too long for its pong."""
         found = []
-        while self._sent and self._sent[0].sent_s <= now_s - PONG_TIMEOUT_S:
-            ping = self._sent.popleft()
-            if ping.connection.ping_sent_s == ping.sent_s:
-                found.append(ping.connection)
+        while self._sent and self._sent[0].judged_s <= now_s:
+            _, sent_s, peer = self._sent.popleft()
+            session = peer.session
+            if session is None or session.ping_sent_s != sent_s:
+                continue
+            if peer.sync is None:
+                found.append(session)
+            else:  # its download began meanwhile
+                self._sent.append(_Ping(now_s + PONG_TIMEOUT_S, sent_s, peer))
         return found

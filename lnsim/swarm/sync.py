@@ -11,7 +11,10 @@ from node.wire import bolt7
 from node.wire.codec import decode_as, encode
 
 EVER = 0xFFFF_FFFF
-QUIET_S = 2.0  # a filter's backlog has no end that is said: so long without gossip and it is through
+# A filter's backlog has no end that is said. A query behind it is answered when it is through, by nodes that keep the
+# order; so long without gossip after the answer, and it is through with any node.
+QUIET_S = 2.0
+MARKER = (0, 1)  # first_blocknum and number_of_blocks of that query: no channel is in the first block
 MAX_WAITING_REPLIES = 1_000  # of 8 thousand ids each
 
 _ANNOUNCEMENTS = frozenset(
@@ -56,7 +59,7 @@ class Sync:
         self._ids = ids
         self._wanted = wanted
         self._waiting: deque[bytes] | None = None
-        self._listed = False  # every id has been said
+        self._listed = False  # every id has been said; for a filter: its marker was answered
         self.began_s = self.last_s = now_s
         self.messages = 0
         self.bytes = 0
@@ -66,10 +69,11 @@ class Sync:
     def by_queries(self) -> bool:
         return self._ids is not None
 
-    def start(self) -> bytes:
+    def start(self) -> tuple[bytes, ...]:
         if self._ids is None:
-            return encode(bolt7.GossipTimestampFilter(self._chain_hash, 0, EVER))
-        return encode(bolt7.QueryChannelRange(self._chain_hash, 0, EVER))
+            wanted = bolt7.GossipTimestampFilter(self._chain_hash, 0, EVER)
+            return encode(wanted), encode(bolt7.QueryChannelRange(self._chain_hash, *MARKER))
+        return (encode(bolt7.QueryChannelRange(self._chain_hash, 0, EVER)),)
 
     def receive(self, raw: bytes, now_s: float) -> bytes | None:
         """One message; what to send next. Raises MalformedMessage."""
@@ -81,7 +85,7 @@ class Sync:
             if self.messages == self._wanted and self._ids is None:
                 self.complete = True
         elif self._ids is None:
-            pass
+            self._listed = self._listed or kind == _RANGE
         elif kind == _RANGE:
             return self._range(decode_as(bolt7.ReplyChannelRange, raw), self._ids)
         elif kind == _END and self._listed:
@@ -91,7 +95,7 @@ class Sync:
 
     def check(self, now_s: float) -> None:
         """Now and then: whether a filter's backlog has run dry."""
-        if self._ids is None and self._wanted is None and self.messages:
+        if self._ids is None and self._wanted is None and self._listed:
             self.complete = self.complete or now_s - self.last_s >= QUIET_S
 
     def _range(self, reply: bolt7.ReplyChannelRange, ids: Ids) -> bytes | None:

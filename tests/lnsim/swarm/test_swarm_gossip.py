@@ -3,6 +3,7 @@
 import pytest
 
 from lnsim.graph_generator import REGTEST, TIMESTAMP, generate, shape
+from lnsim.swarm import pings
 from lnsim.swarm import sync as syncing
 from lnsim.swarm.stamp import stamp, stamped_s
 from lnsim.swarm.storm import Mixture, Storm
@@ -86,10 +87,21 @@ async def test_who_loses_its_connection_or_hears_nothing_stays_incomplete(site):
     assert site.figures.counts["sync.incomplete"] == 2
 
 
+async def test_nobody_is_late_with_a_pong_while_it_takes_in_the_graph(site, monkeypatch):
+    monkeypatch.setattr(pings, "PONG_TIMEOUT_S", 0.05)
+    node = await site.node()
+    swarm = site.swarm(node.address, count=1, ping_interval_s=0.1)
+    await swarm.connect(per_s=FAST)
+
+    assert (await swarm.sync(queries=1, timeout_s=0.5))["incomplete"] == 1
+    assert site.figures.counts["ping.late"] == 0
+    await site.figures.reach("ping.late", 1)
+
+
 def test_ids_are_asked_for_as_they_came_one_reply_after_the_other():
     ids = Ids()
     sync = Sync(REGTEST, 0.0, None, ids)
-    assert decode(sync.start()) == QueryChannelRange(REGTEST, 0, EVER)
+    assert [decode(raw) for raw in sync.start()] == [QueryChannelRange(REGTEST, 0, EVER)]
 
     first, second = b"\0" + bytes(16), b"\0" + bytes(24)
     assert sync.receive(encode(ReplyChannelRange(REGTEST, 0, 700_000, 0, first)), 1.0) is None
@@ -112,17 +124,22 @@ def test_a_graph_without_channels_is_complete_at_once():
     assert sync.complete
 
 
-def test_a_filter_is_through_once_it_is_quiet(deltas):
+def test_a_filter_is_through_once_a_query_behind_it_was_answered_and_it_is_quiet(deltas):
     sync = Sync(REGTEST, 0.0, None, None)
-    assert decode(sync.start()) == GossipTimestampFilter(REGTEST, 0, EVER)
-    sync.check(100.0)
-    assert not sync.complete  # nothing has come yet
+    wanted, marker = map(decode, sync.start())
+    assert wanted == GossipTimestampFilter(REGTEST, 0, EVER)
     sync.receive(deltas[0].announcement, 100.0)
-    sync.check(100.0 + syncing.QUIET_S - 0.1)
+    sync.check(200.0)
+    assert not sync.complete  # the node is slow
+    sync.receive(
+        encode(ReplyChannelRange(REGTEST, marker.first_blocknum, marker.number_of_blocks, 1, b"\0")), 200.0
+    )
+    sync.receive(deltas[0].announcement, 201.0)
+    sync.check(201.0 + syncing.QUIET_S - 0.1)
     assert not sync.complete
-    sync.check(100.0 + syncing.QUIET_S)
+    sync.check(201.0 + syncing.QUIET_S)
     assert sync.complete
-    assert (sync.last_s, sync.messages, sync.bytes) == (100.0, 1, len(deltas[0].announcement))
+    assert (sync.last_s, sync.messages, sync.bytes) == (201.0, 2, 2 * len(deltas[0].announcement))
 
 
 # updates
@@ -177,6 +194,8 @@ async def test_what_one_swarm_sends_another_hears(site, deltas):
 
     sent = await senders.storm(per_s=200, duration_s=0.3, graph=SMALL, seed=SEED)
     await site.figures.reach("gossip.propagation", 4 * 12)  # of each direction at least one
+
+    await site.figures.reach("swarm.warnings", sent["invalid"])
 
     assert sum(sent.values()) == 60
     assert sent["held"] == 0
