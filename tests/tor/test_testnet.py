@@ -1,0 +1,49 @@
+"""The private network itself: up, closed to the outside, and gone without a trace."""
+
+import contextlib
+import socket
+import time
+from pathlib import Path
+
+import pytest
+
+from tor.testnet import TorNetwork
+
+pytestmark = pytest.mark.tor
+
+UP_S = 20
+
+
+def test_a_network_is_up_soon_and_gone_without_a_trace(network):
+    began = time.monotonic()
+    with TorNetwork() as another:
+        assert time.monotonic() - began < UP_S
+        pids, directory = [each.pid for each in another.daemons], another.directory
+        assert len(pids) == 6
+        assert all(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert not directory.exists()
+
+
+def test_nothing_leaves_the_network(network):
+    if not network.is_isolated:
+        pytest.skip("a network namespace takes root; without it the network is on this machine's loopback")
+    with network.inside(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        assert [name for _, name in socket.if_nameindex()] == ["lo"]
+        with pytest.raises(OSError, match="unreachable"):
+            probe.connect(("192.0.2.1", 9))
+
+
+def test_a_block_inside_ends_outside(network):
+    before = Path("/proc/thread-self/ns/net").readlink()
+    with contextlib.suppress(ZeroDivisionError), network.inside():
+        _ = 1 / 0
+    assert Path("/proc/thread-self/ns/net").readlink() == before
+
+
+def test_a_tor_joins_and_its_restart_keeps_its_place(network):
+    joined = network.join("guest", "SocksPort 0")
+    joined.stop()
+    joined.start()
+    joined.wait_bootstrapped(100, 30)
+    joined.stop()

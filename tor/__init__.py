@@ -1,0 +1,1 @@
+"""Onion services in front of a node's frontends, through a Tor daemon's control connection."""
