@@ -1,4 +1,4 @@
-"""Where a demo lives: one directory that is gone afterwards, and a socket in it for commands from elsewhere."""
+"""Where a demo or a run lives: one directory that is gone afterwards; a demo's has a socket for commands from elsewhere."""
 
 import asyncio
 import os
@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psutil
 
+DEMO = "demo"
 TEMPORARY = Path(tempfile.gettempdir())
 MAX_REQUEST_BYTES = 4_096
 ANSWER_TIMEOUT_S = 10.0
@@ -23,16 +24,16 @@ class NoDemo(Exception):  # noqa: N818 - a fact, told to the user
     """No demo of this user is running."""
 
 
-def _prefix() -> str:
-    return f"lnsim-demo-{os.getuid()}-"
+def _prefix(kind: str) -> str:
+    return f"lnsim-{kind}-{os.getuid()}-"
 
 
-def make_place() -> Path:
-    """A directory of our own, named by user and process; what dead demos left is removed first."""
-    for old in _places():
+def make_place(kind: str = DEMO) -> Path:
+    """A directory of our own, named by user and process; what dead ones of its kind left is removed first."""
+    for old in _places(kind):
         if not psutil.pid_exists(_pid(old)):
             shutil.rmtree(old, ignore_errors=True)
-    place = TEMPORARY / f"{_prefix()}{os.getpid()}"
+    place = TEMPORARY / f"{_prefix(kind)}{os.getpid()}"
     if len(str(place)) > MAX_SOCKET_PATH:
         place = Path("/tmp") / place.name  # noqa: S108 - made here, readable by us alone
     place.mkdir(mode=0o700)
@@ -43,16 +44,16 @@ def remove_place(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _places() -> list[Path]:
+def _places(kind: str) -> list[Path]:
     """Newest first; only directories that belong to this user."""
     roots = {TEMPORARY, Path("/tmp")}  # noqa: S108 - see make_place
-    found = [path for root in roots for path in root.glob(f"{_prefix()}*") if _pid(path)]
+    found = [path for root in roots for path in root.glob(f"{_prefix(kind)}*") if _pid(path)]
     own = [path for path in found if not path.is_symlink() and path.stat().st_uid == os.getuid()]
     return sorted(own, key=lambda path: path.stat().st_mtime, reverse=True)
 
 
 def _pid(place: Path) -> int:
-    text = place.name.removeprefix(_prefix())
+    text = place.name.rpartition("-")[2]
     return int(text) if text.isdigit() else 0
 
 
@@ -73,7 +74,7 @@ async def listen(place: Path, obey: Callable[[Command], Awaitable[Command]]) -> 
 
 async def tell(command: Command) -> Command:
     """Send a command to the newest demo of this user. Raises NoDemo."""
-    for place in _places():
+    for place in _places(DEMO):
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 reader, writer = await asyncio.open_unix_connection(place / "control.sock")

@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
@@ -28,6 +28,9 @@ from node.runtime.config import (
 from node.runtime.files import raise_file_limit
 from node.runtime.release import release
 from node.runtime.runtime import SystemRuntime
+
+if TYPE_CHECKING:
+    from node.backend.store import Store  # each command imports what its process runs, and nothing else
 
 WRONG_CONFIGURATION = 2
 FAILED = 1
@@ -55,9 +58,13 @@ def main() -> None:
 @app.command()
 def backend(config: ConfigFile = None) -> None:
     """Run the backend: channels, wallet, database, graph."""
-    settings = load(BackendConfig, config)
+    run_backend(load(BackendConfig, config))
+
+
+def run_backend(settings: BackendConfig, store: "Callable[[BackendConfig], Store] | None" = None) -> None:
+    """Run a backend in this process until it is told to stop; `store` opens its database, in a simulation."""
     logs.configure(settings.log, process="backend")
-    _run(lambda runtime, stop: _backend(settings, runtime, stop))
+    _run(lambda runtime, stop: _backend(settings, store, runtime, stop))
 
 
 @app.command()
@@ -141,7 +148,12 @@ def _announce(**facts: object) -> None:
     print(json.dumps({**facts, "pid": os.getpid()}), flush=True)  # noqa: T201 - read by supervisors
 
 
-async def _backend(settings: BackendConfig, runtime: SystemRuntime, stop: asyncio.Event) -> None:
+async def _backend(
+    settings: BackendConfig,
+    store: "Callable[[BackendConfig], Store] | None",
+    runtime: SystemRuntime,
+    stop: asyncio.Event,
+) -> None:
     from node.backend.api import Api
     from node.backend.backend import Backend
     from node.runtime.http_server import HttpServer
@@ -150,7 +162,7 @@ async def _backend(settings: BackendConfig, runtime: SystemRuntime, stop: asynci
 
     client, http = chain_client(settings.bitcoind)
     hints = ZmqHints(settings.bitcoind.zmq) if settings.bitcoind.zmq else None
-    node = Backend(runtime, settings, client, open_store(settings), release(), hints)
+    node = Backend(runtime, settings, client, (store or open_store)(settings), release(), hints)
     server = HttpServer(Api(node.commands, settings.api_password).application, settings.api_address)
     try:
         if await _finished(_start(node, server), stop):

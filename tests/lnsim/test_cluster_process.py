@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from lnsim import cluster_process
+from lnsim.cluster import wait_until
 from lnsim.cluster_process import Child, ProcessFailed, Supervisor
 
 pytestmark = pytest.mark.e2e
@@ -107,13 +108,16 @@ async def test_a_paused_child_stands_still_and_goes_on(tmp_path: Path) -> None:
     await child.start()
     process = psutil.Process(child.pid)
     pausing = asyncio.create_task(child.pause(3600))
-    async with asyncio.timeout(5):
-        while process.status() != psutil.STATUS_STOPPED:
-            await asyncio.sleep(0)
+
+    async def stands_still() -> bool:
+        return process.status() == psutil.STATUS_STOPPED
+
+    async def goes_on() -> bool:
+        return not await stands_still()
+
+    await wait_until(stands_still, 5, "stopped")
     pausing.cancel()
-    async with asyncio.timeout(5):
-        while process.status() == psutil.STATUS_STOPPED:
-            await asyncio.sleep(0)
+    await wait_until(goes_on, 5, "going on")
     await child.stop()
 
 

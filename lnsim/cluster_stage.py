@@ -1,0 +1,235 @@
+"""A scenario's stage in real processes: the chain, the backend, its frontends, and workers with the peers."""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+from lnsim.api_client import CallFailed, Node
+from lnsim.background_graph import deltas, plant
+from lnsim.chain_control import over_rpc
+from lnsim.cluster import FLUSH_INTERVAL_S, HUB, Hub, Purse, all_of
+from lnsim.cluster_gauges import Gauges, answered
+from lnsim.cluster_peer import WORKER_ARGV, peer_config
+from lnsim.cluster_process import Child
+from lnsim.demo_place import make_place, remove_place
+from lnsim.json_lines import Remote
+from lnsim.link_proxy import ARGV as LINKS_ARGV
+from lnsim.metrics.recorder import Recorder
+from lnsim.scenario.model import PeersSpec, Scenario
+from lnsim.scenario.workloads import BACKEND, LinkFault, Rude, SlowDisk
+from lnsim.slow_backend import ARGV as SLOW_ARGV
+from lnsim.slow_backend import write_delay
+from lnsim.stage import Chain, Group, LinkState
+from lnsim.worker.pool import crews, node_names, populate
+from node.backend.identity import CHAIN_HASHES
+from node.runtime.config import BackendConfig
+from node.standalone import open_store
+
+RUDE = "rude"  # the group that rude connections come from, where the topology has none
+SPARE_COINS = 4  # of a wallet, beyond one for each channel of the topology
+LEAST_COIN_SAT = 10_000_000
+MAX_COMPLAINTS = 100
+CHAIN = "chain"
+LINKS = "links"
+WORKERS = "workers"  # all of them, in figures
+
+
+class ClusterStage:
+    """Implements `lnsim.stage.Stage`. `start`, use, `stop`; it lives in a directory that is gone afterwards."""
+
+    chain: Chain  # from `start` on
+    hub: Node | None
+
+    def __init__(
+        self, scenario: Scenario, seed: int, recorder: Recorder, say: Callable[[str, str], None]
+    ) -> None:
+        self.scenario = scenario
+        self.seed = seed
+        self.recorder = recorder
+        self.hub_id = ""
+        self.groups: Mapping[str, Group] = {}
+        self.complaints: list[str] = []
+        self._tell = say
+        self._place = make_place("run")
+        topology = scenario.topology
+        self._hub = Hub(self._place, topology.cluster.frontends, self._say)
+        self.hub = self._hub.api
+        self.hub_address = self._hub.address
+        self.frontends: Sequence[str] = self._hub.frontends
+        self._peers = dict(topology.peers)
+        if self._has(Rude):
+            self._peers.setdefault(RUDE, PeersSpec(count=1))
+        self._crews = crews(self._peers, (os.cpu_count() or 1) + 1)
+        self._workers = [Remote(f"worker{n}", WORKER_ARGV) for n in range(1, len(self._crews) + 1)]
+        self._links = self._link_proxy() if self._has(LinkFault) else None
+        self._gauges = Gauges(recorder, time.monotonic)
+
+    async def start(self) -> None:
+        """All processes up; nothing connected yet. Raises ProcessFailed, CallFailed."""
+        supervisor = self._hub.supervisor
+        await all_of(self._start_hub(), *(worker.spawn(supervisor) for worker in self._workers))
+        self.hub_id = self._hub.node_id
+        groups = await populate(
+            self._workers, self._crews, self._peers, self.seed, self._node_config, self._swarm_config
+        )
+        # the protocol's attributes could be set, those of a frozen group can't, and nobody does
+        self.groups = {name: cast(Group, group) for name, group in groups.items()}
+        await all_of(*(worker.call("", "watch", {"hub_id": self.hub_id}) for worker in self._workers))
+        self._say("info", f"backend, {len(self.frontends)} frontends and {len(self._workers)} workers up")
+
+    async def stop(self) -> None:
+        """Everything down, after a last look at what the workers measured."""
+        await self._read_workers()
+        try:
+            await self._hub.stop([worker.name for worker in self._workers])
+        finally:
+            remove_place(self._place)
+
+    def left_over(self) -> int:
+        """How many processes are still there."""
+        return self._hub.supervisor.left_over()
+
+    async def sample(self) -> None:
+        """Everything is asked at once, and whoever does not answer has no figures this time."""
+        self._gauges.processes(self._rows())
+        info, height, _ = await asyncio.gather(
+            answered(self._hub.api.call("getinfo")), answered(self.chain.height()), self._read_workers()
+        )
+        if info is not None:
+            self._gauges.backend(info, self.frontends)
+        if height is not None:
+            self._gauges.chain(height)
+
+    def random(self, name: str) -> random.Random:
+        return random.Random(f"{self.seed}/{name}")
+
+    # faults
+
+    async def kill(self, what: str) -> None:
+        self._child(what).kill()
+
+    async def restart(self, what: str) -> None:
+        """Raises ProcessFailed where it does not come back."""
+        await self._hub.supervisor.restart(what)
+
+    async def pause(self, what: str, for_s: float) -> None:
+        await self._child(what).pause(for_s)
+
+    def is_up(self, what: str) -> bool:
+        return self._child(what).is_up
+
+    async def set_link(self, frontend: str, state: LinkState, delay_s: float = 0.0) -> None:
+        """Raises CallFailed where the scenario has no link faults: then there is nothing between the two."""
+        if self._links is None:
+            raise CallFailed("links can be changed where the scenario has a workload `run: link`")
+        await self._links.call(frontend, "set", {"state": state.value, "delay_s": delay_s})
+
+    async def set_disk_delay(self, delay_s: float) -> None:
+        """Raises CallFailed where the scenario has no slow disk."""
+        if not self._has(SlowDisk):
+            raise CallFailed("the disk can be slow where the scenario has a workload `run: slow_disk`")
+        write_delay(self._place / HUB, delay_s)
+
+    # the processes
+
+    async def _start_hub(self) -> None:
+        hub, spec = self._hub, self.scenario.topology
+        await hub.start_chain(self._purses())
+        endpoint = hub.endpoint
+        self.chain = over_rpc(endpoint["rpc_url"], endpoint["user"], endpoint["password"])
+        if spec.graph is not None:
+            await asyncio.to_thread(self._plant, time.time)
+        if self._links is not None:
+            await self._links.spawn(hub.supervisor)
+        backend = {
+            "channels": spec.cluster.channels,
+            "assume_channels_valid": spec.graph is not None,
+            **spec.cluster.backend,
+        }
+        argv = SLOW_ARGV if self._has(SlowDisk) else ()
+        await all_of(
+            hub.start_backend(backend, argv),
+            *(hub.start_frontend(name, self._frontend_config(name)) for name in self.frontends),
+        )
+
+    def _plant(self, now: Callable[[], float]) -> None:
+        graph = self.scenario.topology.graph
+        assert graph is not None
+        store = open_store(BackendConfig(data_dir=str(self._place / HUB)))
+        try:
+            planted = plant(store, deltas(graph, self.seed, now()))
+        finally:
+            store.close()
+        self._say("info", f"graph of {planted.channels} channels and {planted.nodes} nodes")
+
+    def _frontend_config(self, name: str) -> dict[str, Any]:
+        config: dict[str, Any] = {"max_connections": self.scenario.topology.cluster.max_connections}
+        if self._links is not None:
+            config["backend"] = self._link_address(name)
+        return config
+
+    def _link_proxy(self) -> Remote:
+        addresses = [f"{name}={self._link_address(name)}" for name in self.frontends]
+        return Remote(LINKS, [*LINKS_ARGV, self._hub.link, *addresses])
+
+    def _link_address(self, name: str) -> str:
+        return f"unix:{self._place / name}.link"
+
+    # the peers
+
+    def _purses(self) -> dict[str, Purse]:
+        """Enough coins for what each will fund, and some to spare."""
+        purses = {HUB: Purse(SPARE_COINS, LEAST_COIN_SAT)}
+        for group, spec in self._peers.items():
+            if spec.channels is not None:
+                coin_sat = max(LEAST_COIN_SAT, 2 * spec.channels.capacity_sat)
+                purse = Purse(spec.channels.each + SPARE_COINS, coin_sat)
+                purses |= dict.fromkeys(node_names(group, spec), purse)
+        return purses
+
+    def _node_config(self, name: str) -> dict[str, Any]:
+        config = peer_config(self._place, name, self._hub.endpoint, FLUSH_INTERVAL_S)
+        config["backend"]["channels"] = self.scenario.topology.cluster.channels
+        return config
+
+    def _swarm_config(self, spec: PeersSpec) -> dict[str, Any]:
+        return {
+            "hub_id": self.hub_id,
+            "addresses": [self.hub_address],
+            "chain_hash": CHAIN_HASHES["regtest"].hex(),
+            "ping_interval_s": spec.ping_interval_s,
+            "listens": spec.listens,
+        }
+
+    # looking at them
+
+    async def _read_workers(self) -> None:
+        answers = await asyncio.gather(*(answered(worker.call("", "stats", {})) for worker in self._workers))
+        told = {worker.name: answer for worker, answer in zip(self._workers, answers, strict=True) if answer}
+        self._gauges.workers(told)
+
+    def _rows(self) -> dict[str, list[Child]]:
+        children = self._hub.supervisor.children
+        rows = {
+            name: [children[name]] for name in (BACKEND, *self.frontends, CHAIN, LINKS) if name in children
+        }
+        workers = [children[worker.name] for worker in self._workers if worker.name in children]
+        return {**rows, WORKERS: workers}
+
+    def _child(self, what: str) -> Child:
+        """Raises CallFailed for a name that no process has."""
+        if what not in (BACKEND, *self.frontends) or what not in self._hub.supervisor.children:
+            raise CallFailed(f"no process {what}; there are {BACKEND} and {', '.join(self.frontends)}")
+        return self._hub.supervisor.children[what]
+
+    def _say(self, kind: str, text: str) -> None:
+        """What a process or its supervisor found bad counts against the run."""
+        if kind == "bad" and len(self.complaints) < MAX_COMPLAINTS:
+            self.complaints.append(text)
+        self._tell(kind, text)
+
+    def _has(self, kind: type) -> bool:
+        return any(isinstance(workload, kind) for workload in self.scenario.workloads)
