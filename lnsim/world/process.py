@@ -38,6 +38,7 @@ class Process:
         self.context.run(GATE.set, self)
         self.ends: dict[End, None] = {}
         self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.fuse: int | None = None  # so many writes to the network are left to it
         self.failure: BaseException | None = None
         self.detach: list[Callable[[], None]] = []
         self._loop = loop
@@ -105,6 +106,15 @@ class Process:
         self._loop.again([turn for turn in self._held if not turn.timed])
         self._held.clear()
         self._on_end(self)
+
+    def burnt_out(self) -> bool:
+        """Count one write; the one for which nothing is left of the fuse kills it."""
+        if self.fuse is None:
+            return False
+        self.fuse -= 1
+        if self.fuse < 0:
+            self.kill()
+        return self.fuse < 0
 
     def pause(self) -> None:
         if self.state is Life.RUNS:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from enum import Enum
 from typing import Any, TypeVar
 
 from lnsim.world.loop import VirtualLoop
@@ -16,7 +17,16 @@ T = TypeVar("T")
 EPOCH_S = 1_700_000_000.0  # Unix time when the world begins
 DISK = "store"  # the lane in which a node commits
 LANES_S = {DISK: (0.000_3, 0.006), "handshake": (0.000_3, 0.001)}  # how long work takes, least and most
+MAX_LAST_WRITES = 6  # of a process that is killed while it writes
 OTHER_LANES_S = (0.000_1, 0.002)
+
+
+class Moment(Enum):
+    """At which a kill shows most of what was promised too early: something was decided, and nobody has heard of it."""
+
+    BEFORE_COMMIT = 1
+    AFTER_COMMIT = 2
+    AMID_WRITES = 3
 
 
 class WorldRuntime:
@@ -35,6 +45,7 @@ class WorldRuntime:
         self._keys = random.Random(f"{own}/entropy")
         self._chance = random.Random(f"{own}/lanes")
         self._free_s: dict[str, float] = {}  # when each lane has done what it was given
+        self._fate: Moment | None = None
 
     def now(self) -> float:
         return EPOCH_S + self._loop.time()
@@ -62,6 +73,9 @@ class WorldRuntime:
     def _work(self, lane: str, work: Callable[[], T], done: "asyncio.Future[T]", end_s: float) -> None:
         if done.cancelled():
             return
+        if lane == DISK and self._fate is Moment.BEFORE_COMMIT:
+            self.process.kill()
+            return
         try:
             result = work()
         except Exception as error:  # noqa: BLE001 - it is raised where the work was asked for
@@ -69,7 +83,17 @@ class WorldRuntime:
             return
         if lane == DISK:
             self._trace.note(self.process.name, self.process.name, "disk")
+            if self._fate is not None:
+                self.process.kill()
+                return
         self._loop.call_at(end_s, _succeed, done, result, context=self.process.context)
+
+    def doom(self, moment: "Moment") -> None:
+        """It is killed at the next such moment."""
+        if moment is Moment.AMID_WRITES:
+            self.process.fuse = self._chance.randrange(MAX_LAST_WRITES)
+        else:
+            self._fate = moment
 
     async def listen(
         self, address: str, factory: ProtocolFactory, *, share_port: bool = False

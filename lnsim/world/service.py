@@ -1,18 +1,20 @@
 """A process of the world under a supervisor: started, killed, started again, stopped in order."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from contextvars import Context
 from typing import Protocol
 
 from lnsim.api_client import CallFailed
 from lnsim.world.process import Process
-from lnsim.world.runtime import WorldRuntime
+from lnsim.world.runtime import Moment, WorldRuntime
 from lnsim.world.world import World
 
 RESTART_PAUSE_S = 1.5  # after a kill, as the supervisor of real processes waits
 BOOT_S = (0.2, 0.7)  # an interpreter loading the node's code
 START_TIMEOUT_S = 60.0
+MAX_MOMENT_S = 0.3  # that a kill waits for a commit
 STOP_TIMEOUT_S = 10.0  # then it is killed
 
 
@@ -38,7 +40,7 @@ class Service:
         self._make = make
         self._program: Program | None = None
         self._wanted = False
-        self._boot = world.random(f"{name} boot")
+        self._chance = world.random(f"{name} lives")
 
     async def start(self) -> None:
         """Returns once it is ready. Raises CallFailed."""
@@ -68,9 +70,19 @@ class Service:
         await self.stop()
         await self.start()
 
-    def kill(self) -> None:
-        if self.runtime is not None:
-            self.runtime.process.kill()
+    async def kill(self) -> None:
+        """At once, or (bounded) when it is about to commit, has just done so, or is writing to others."""
+        runtime, moment = self.runtime, self._chance.choice((None, *Moment))
+        if runtime is None:
+            return
+        if moment is not None:
+            ended = asyncio.Event()
+            runtime.process.detach.append(ended.set)
+            runtime.doom(moment)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(MAX_MOMENT_S):
+                    await ended.wait()
+        runtime.process.kill()
 
     async def pause(self, for_s: float) -> None:
         if self.runtime is None:
@@ -87,7 +99,7 @@ class Service:
         self.runtime.process.background(self._live(self.runtime), "main")
 
     async def _live(self, runtime: WorldRuntime) -> None:
-        await asyncio.sleep(self._boot.uniform(*BOOT_S))
+        await asyncio.sleep(self._chance.uniform(*BOOT_S))
         program = self._make(runtime)
         await program.start()
         self._program = program

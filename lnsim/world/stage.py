@@ -127,7 +127,7 @@ class WorldStage:
     # faults
 
     async def kill(self, what: str) -> None:
-        self._services[what].kill()
+        await self._services[what].kill()
 
     async def restart(self, what: str) -> None:
         """Returns when it is back. Raises CallFailed."""

@@ -37,6 +37,14 @@ class Owner(Protocol):
     name: str
     context: Context
     ends: "dict[End, None]"
+    fuse: int | None
+
+    @property
+    def is_over(self) -> bool: ...
+
+    def burnt_out(self) -> bool:
+        """Count one write; whether it is the one that no longer happens."""
+        ...
 
 
 class Link:
@@ -240,6 +248,8 @@ class End(asyncio.Transport):
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
+        if self.owner.is_over:  # it was killed amid this
+            return
         message = f"{self.owner.name}: data_received of {type(self._protocol).__name__} failed"
         self._loop.call_exception_handler({"message": message, "exception": error, "transport": self})
         self._lose(error)
@@ -265,6 +275,8 @@ class End(asyncio.Transport):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._closing or not data:
+            return
+        if self.owner.fuse is not None and self.owner.burnt_out():
             return
         if self._ended_out:
             raise RuntimeError("write after write_eof")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lnsim.world.loop import VirtualLoop
+from lnsim.world.loop import Turn, VirtualLoop
 from lnsim.world.network import Network
 from lnsim.world.process import Process
 from lnsim.world.runtime import EPOCH_S, WorldRuntime
@@ -72,6 +72,9 @@ class World:
             self.complaints.append(f"{self.loop.time():.3f} s: {text}")
 
     def _unhandled(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        turn = context.get("handle")
+        if isinstance(turn, Turn) and isinstance(turn.gate, Process) and turn.gate.is_over:
+            return  # it was killed amid this
         error = context.get("exception")
         self.complain(f"{context.get('message')}: {error!r}")
 
