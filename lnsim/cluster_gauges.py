@@ -12,6 +12,7 @@ from lnsim.metrics.recorder import Measured, Recorder, Snapshot
 
 PATIENCE_S = 2.0  # for an answer: a process that stands still is not to hold up the others' figures
 COUNTED = ("messages_in", "messages_out", "bytes_in", "bytes_out")
+MIN_SESSIONS = 100  # with fewer, what a frontend needs for itself hides what it needs for each
 WINDOWS = {"p50": 0.5, "p99": 0.99}
 WATCHED = "gossip.propagation"  # the one histogram of the workers that is also told second by second
 
@@ -27,6 +28,12 @@ class Gauges:
         self._usage: dict[str, tuple[float, Usage]] = {}
         self._counts: dict[str, tuple[float, float]] = {}
         self._snapshots: dict[str, Snapshot] = {}
+        self._empty_mb: dict[str, float] = {}  # memory of each process before anybody connected
+        self._most: dict[tuple[str, int], int] = {}  # sessions so far, of each life of a frontend
+
+    def before(self, rows: Mapping[str, Sequence[Child]]) -> None:
+        """Everything is up, nobody is connected: what there is now is not for peers."""
+        self._empty_mb = {name: sum(child.usage().rss_mb for child in rows[name]) for name in rows}
 
     def processes(self, rows: Mapping[str, Sequence[Child]]) -> None:
         """CPU in cores and memory of each row: one process, or several together. Who is down has no figures."""
@@ -55,6 +62,19 @@ class Gauges:
             self._recorder.sample(f"{name}.link_delay_ms", status["delay_ms"])
             for counted in COUNTED:
                 self._rate(f"{name}.{counted}", status[counted])
+
+    def memory(self, frontends: Mapping[str, Child], info: Mapping[str, Any]) -> None:
+        """What a session costs each frontend, by the most it has held: memory once had is rarely given back."""
+        for status in info["frontends"]:
+            name = status["id"]
+            child = frontends.get(name)
+            if child is None or child.pid is None:
+                continue
+            life = name, child.restarts
+            most = self._most[life] = max(status["sessions"], self._most.get(life, 0))
+            if most >= MIN_SESSIONS:
+                grown_kib = (child.usage().rss_mb - self._empty_mb[name]) * 1e6 / 1024
+                self._recorder.sample(f"{name}.kib_per_session", max(0.0, grown_kib) / most)
 
     def chain(self, height: int) -> None:
         self._recorder.sample("chain.height", height)

@@ -51,7 +51,8 @@ class ClusterStage:
         self.recorder = recorder
         self.hub_id = ""
         self.groups: Mapping[str, Group] = {}
-        self.complaints: list[str] = []
+        self._complaints: list[str] = []
+        self.complaints: Sequence[str] = self._complaints
         self._tell = say
         self._place = make_place("run")
         topology = scenario.topology
@@ -78,6 +79,7 @@ class ClusterStage:
         # the protocol's attributes could be set, those of a frozen group can't, and nobody does
         self.groups = {name: cast(Group, group) for name, group in groups.items()}
         await all_of(*(worker.call("", "watch", {"hub_id": self.hub_id}) for worker in self._workers))
+        self._gauges.before(self._rows())
         self._say("info", f"backend, {len(self.frontends)} frontends and {len(self._workers)} workers up")
 
     async def stop(self) -> None:
@@ -100,6 +102,7 @@ class ClusterStage:
         )
         if info is not None:
             self._gauges.backend(info, self.frontends)
+            self._gauges.memory({name: self._child(name) for name in self.frontends}, info)
         if height is not None:
             self._gauges.chain(height)
 
@@ -227,8 +230,8 @@ class ClusterStage:
 
     def _say(self, kind: str, text: str) -> None:
         """What a process or its supervisor found bad counts against the run."""
-        if kind == "bad" and len(self.complaints) < MAX_COMPLAINTS:
-            self.complaints.append(text)
+        if kind == "bad" and len(self._complaints) < MAX_COMPLAINTS:
+            self._complaints.append(text)
         self._tell(kind, text)
 
     def _has(self, kind: type) -> bool:
