@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
@@ -11,14 +11,14 @@ from lnsim import chain_control
 from lnsim.api_client import Node
 from lnsim.background_graph import deltas, plant
 from lnsim.cluster import FLUSH_INTERVAL_S, HUB
-from lnsim.metrics.recorder import Recorder, Snapshot
+from lnsim.cluster_gauges import Gauges, answered
+from lnsim.metrics.recorder import Recorder
 from lnsim.scenario.model import PeersSpec, Scenario
 from lnsim.scenario.workloads import BACKEND, Rude
 from lnsim.stage import Chain, Group, LinkState
-from lnsim.worker.handles import HostedGroup, HostedNode, Part, SwarmHandle
-from lnsim.worker.worker import WORKER, Worker
+from lnsim.worker.pool import Crew, node_names, populate
+from lnsim.worker.worker import RUNTIME, WORKER, Worker
 from lnsim.world.chain import WorldChain
-from lnsim.world.gauges import Gauges
 from lnsim.world.hub import Hub
 from lnsim.world.runtime import WorldRuntime
 from lnsim.world.service import Service
@@ -69,7 +69,10 @@ class WorldStage:
         self.groups: Mapping[str, Group] = {}
         self.complaints: Sequence[str] = self.world.complaints
         self._say = say
-        wallets = _wallets(scenario)
+        self._specs = dict(scenario.topology.peers)
+        if any(isinstance(workload, Rude) for workload in scenario.workloads):
+            self._specs.setdefault(RUDE, PeersSpec(count=1))
+        wallets = _wallets(self._specs)
         blocks = MINED + sum(coins * sat for coins, sat in wallets.values()) // COINBASE_SAT
         self._chain = WorldChain(self.world, blocks)
         self._chain.endow(wallets)
@@ -78,8 +81,7 @@ class WorldStage:
         self._services |= {name: Service(self.world, name, self._frontend) for name in self.frontends}
         self._api = Hub(self._services[BACKEND], self.world.trace, self.world.random("api"))
         self.hub: Node | None = self._api
-        self._fronts: dict[str, Frontend] = {}
-        self._gauges = Gauges(recorder)
+        self._gauges = Gauges(recorder, self.world.loop.time)
         self._disk_delay_s = 0.0
         self._peers: dict[str, WorldRuntime] = {}
         self._worker = Worker(self._peer, self._peer_chain)
@@ -89,17 +91,20 @@ class WorldStage:
         await self._services[BACKEND].start()
         for name in self.frontends:
             await self._services[name].start()
-        peers = dict(self.scenario.topology.peers)
-        if any(isinstance(workload, Rude) for workload in self.scenario.workloads):
-            peers.setdefault(RUDE, PeersSpec(count=1))
+        crew = Crew(
+            nodes=tuple((g, name) for g, spec in self._specs.items() for name in _nodes(g, spec)),
+            light={group: spec.count for group, spec in self._specs.items() if spec.channels is None},
+        )
+        groups = await populate(
+            [self._worker], [crew], self._specs, self.seed, self._node_config, self._swarm_config
+        )
         # the protocol's attributes could be set, those of a frozen group can't, and nobody does
-        self.groups = {group: cast(Group, await self._group(group, spec)) for group, spec in peers.items()}
+        self.groups = {name: cast(Group, group) for name, group in groups.items()}
         await self._worker.call(WORKER, "watch", {"hub_id": self.hub_id})
         self._say("info", f"backend and {len(self.frontends)} frontends up")
 
     async def stop(self) -> None:
-        stats = await self._worker.call(WORKER, "stats", {})
-        self.recorder.merge(Snapshot.from_plain(stats["snapshot"]))
+        await self._read_worker()
         await self._worker.stop()
         for runtime in self._peers.values():
             runtime.process.kill()
@@ -112,14 +117,15 @@ class WorldStage:
         return sum(service.runtime is not None for service in self._services.values())
 
     async def sample(self) -> None:
-        self._gauges.frontends(self._fronts, self.is_up)
-        if self._api.backend is not None:
-            self._gauges.backend(self._api.backend)
-        self.recorder.sample("chain.height", self._chain.node.chain.height)
-        for name, group in self.groups.items():
-            if group.swarm is not None:
-                stats = await group.swarm.call("stats")
-                self.recorder.sample(f"swarm.{name}.connected", stats["connected"])
+        """Whoever does not answer has no figures this time."""
+        info = await answered(self._api.call("getinfo"))
+        if info is not None:
+            self._gauges.backend(info, self.frontends)
+        self._gauges.chain(self._chain.node.chain.height)
+        await self._read_worker()
+
+    async def _read_worker(self) -> None:
+        self._gauges.workers({RUNTIME: await self._worker.call(WORKER, "stats", {})})
 
     def random(self, name: str) -> random.Random:
         return self.world.random(name)
@@ -188,8 +194,7 @@ class WorldStage:
             max_connections=self.scenario.topology.cluster.max_connections,
             reconnect_s=RECONNECT_S,
         )
-        frontend = self._fronts[name] = Frontend(runtime, config, name, release())
-        return _Listening(frontend)
+        return _Listening(Frontend(runtime, config, name, release()))
 
     def _config(self, name: str) -> BackendConfig:
         return BackendConfig(
@@ -203,29 +208,19 @@ class WorldStage:
 
     # the peers
 
-    async def _group(self, group: str, spec: PeersSpec) -> HostedGroup:
-        if spec.channels is None:
-            return await self._crowd(group, spec)
-        nodes = []
-        for name in _names(group, spec):
-            config = StandaloneConfig(listen="127.0.0.1:0", backend=self._config(name))
-            start = {"name": name, "config": msgspec.to_builtins(config)}
-            begun = await self._worker.call(WORKER, "start_node", start)
-            nodes.append(HostedNode(self._worker, name, begun["node_id"], begun["listen"]))
-        return HostedGroup(group, spec, tuple(nodes))
+    def _node_config(self, name: str) -> dict[str, Any]:
+        config = StandaloneConfig(listen="127.0.0.1:0", backend=self._config(name))
+        plain: dict[str, Any] = msgspec.to_builtins(config)
+        return plain
 
-    async def _crowd(self, group: str, spec: PeersSpec) -> HostedGroup:
-        config = {
+    def _swarm_config(self, spec: PeersSpec) -> dict[str, Any]:
+        return {
             "hub_id": self.hub_id,
             "addresses": [ADDRESS],
-            "count": spec.count,
             "chain_hash": CHAIN_HASHES["regtest"].hex(),
             "ping_interval_s": spec.ping_interval_s,
             "listens": spec.listens,
         }
-        start = {"group": group, "seed": f"{self.seed}/{group}", "config": config}
-        await self._worker.call(WORKER, "start_swarm", start)
-        return HostedGroup(group, spec, swarm=SwarmHandle(group, [Part(self._worker, spec.count)]))
 
     def _peer(self, name: str) -> WorldRuntime:
         if name not in self._peers:
@@ -250,16 +245,16 @@ class _Listening:
         await self._frontend.stop()
 
 
-def _names(group: str, spec: PeersSpec) -> list[str]:
-    return [f"{group}{number}" for number in range(1, spec.count + 1)]
+def _nodes(group: str, spec: PeersSpec) -> list[str]:
+    return node_names(group, spec) if spec.channels is not None else []
 
 
-def _wallets(scenario: Scenario) -> dict[str, tuple[int, int]]:
+def _wallets(specs: Mapping[str, PeersSpec]) -> dict[str, tuple[int, int]]:
     """By name: how many coins of how many sat; enough for what each will fund, and some to spare."""
     wallets = {HUB: (SPARE_COINS, LEAST_COIN_SAT)}
-    for group, spec in scenario.topology.peers.items():
+    for group, spec in specs.items():
         if spec.channels is not None:
             coins = spec.channels.each + SPARE_COINS
             sat = max(LEAST_COIN_SAT, 2 * spec.channels.capacity_sat)
-            wallets |= dict.fromkeys(_names(group, spec), (coins, sat))
+            wallets |= dict.fromkeys(_nodes(group, spec), (coins, sat))
     return wallets
