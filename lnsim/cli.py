@@ -15,6 +15,9 @@ from lnsim.cluster_process import ProcessFailed
 from lnsim.demo import Stopped, holds, run
 from lnsim.demo_options import MAX_FRONTENDS, NAMES, BadArgument, Options, check_faults, duration, fault
 from lnsim.demo_place import NoDemo, tell
+from lnsim.explore.command import explore
+from lnsim.report.command import compare
+from lnsim.run.command import run as run_scenario
 from lnsim.view_live import choose_show
 
 BAD_USAGE = 2  # exit status for what the user can put right
@@ -33,6 +36,9 @@ demo_app = typer.Typer(
 )
 app.add_typer(demo_app, name="demo")
 app.command()(chain)
+app.command("run")(run_scenario)
+app.command()(explore)
+app.command()(compare)
 
 
 def _show_version(wanted: bool) -> None:

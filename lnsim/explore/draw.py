@@ -11,6 +11,7 @@ from lnsim.scenario.model import ChainSpec, ChannelsSpec, ClusterSpec, PeersSpec
 
 MAX_FAULTS = 6  # more would only hide one another
 FIRST_FAULT_S = 1.0
+SLOW_SHARE = 0.4  # of seeds whose disk is slow throughout
 CALM_S = 2.0  # without a new fault at the end
 DURATION_S = 20.0
 
@@ -48,6 +49,9 @@ def with_faults(scenario: Scenario, seed: int) -> Scenario:
     for _ in range(draw.randint(1, MAX_FAULTS)):
         made = draw.choice(KINDS)(draw, scenario)
         faults.append(msgspec.structs.replace(made, start_s=round(draw.uniform(FIRST_FAULT_S, end_s), 2)))
+    if draw.random() < SLOW_SHARE:  # what is between a decision and its commit is then long enough to be hit
+        delay_s = _seconds(draw, 0.003, 0.3)
+        faults.append(wl.SlowDisk(delay_s=delay_s, for_s=scenario.duration_s))
     faults.sort(key=lambda fault: fault.start_s)
     return msgspec.structs.replace(scenario, workloads=(*scenario.workloads, *faults), seed=seed)
 

@@ -3,6 +3,8 @@
 import contextlib
 from typing import Any, assert_never
 
+import msgspec
+
 from lnsim.api_client import CallFailed
 from lnsim.run.context import Context
 from lnsim.run.timing import repeat
@@ -58,6 +60,8 @@ class Crowd:
                     ramp_s=spec.ramp_s,
                     duplicate=spec.duplicate,
                     invalid=spec.invalid,
+                    graph=msgspec.to_builtins(self._context.stage.scenario.topology.graph),
+                    seed=self._context.stage.seed,
                 )
             case wl.Rude():
                 self._mark(f"rude peers, {spec.rate_per_s:g}/s", self._lasts_s(spec))
