@@ -42,6 +42,14 @@ class Owner(Protocol):
     @property
     def is_over(self) -> bool: ...
 
+    def busy_for(self) -> float:
+        """How long until it can take in what arrives now."""
+        ...
+
+    def occupy(self, size: int) -> None:
+        """It takes in so many bytes now, and is busy for a while."""
+        ...
+
     def burnt_out(self) -> bool:
         """Count one write; whether it is the one that no longer happens."""
         ...
@@ -119,10 +127,18 @@ class Way:
             self._loop.call_at(self._flights[0][0], self._arrive, context=self.target.owner.context)
 
     def _arrive(self) -> None:
-        self._armed = False
         if self._link.clogged:
+            self._armed = False
             self._link.hold(self)
             return
+        wait_s = self.target.owner.busy_for()
+        if wait_s > 0:
+            self._loop.call_later(wait_s, self._hand_over, context=self.target.owner.context)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        self._armed = False
         due: list[bytes] = []
         now_s, flights = self._loop.time(), self._flights
         while flights and flights[0][0] <= now_s:
@@ -142,6 +158,7 @@ class Way:
             flights.appendleft((now_s + self._latency_s * self._random.random(), data[cut:]))
             data = data[:cut]
         self.arm()
+        self.target.owner.occupy(len(data))
         self.target.arrived(data)
 
 
