@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
@@ -26,7 +27,7 @@ from lnsim.stage import Chain, Group, LinkState
 from lnsim.worker.pool import crews, node_names, populate
 from node.backend.identity import CHAIN_HASHES
 from node.runtime.config import BackendConfig
-from node.standalone import open_store
+from node.standalone import DATABASE, open_store
 
 RUDE = "rude"  # the group that rude connections come from, where the topology has none
 SPARE_COINS = 4  # of a wallet, beyond one for each channel of the topology
@@ -159,13 +160,18 @@ class ClusterStage:
         )
 
     def _plant(self, now: Callable[[], float]) -> None:
+        """Everybody knows the graph from the start: dozens of nodes that learn it at once are another scenario."""
         graph = self.scenario.topology.graph
         assert graph is not None
-        store = open_store(BackendConfig(data_dir=str(self._place / HUB)))
+        config = BackendConfig(data_dir=str(self._place / "graph"))
+        store = open_store(config)
         try:
             planted = plant(store, deltas(graph, self.seed, now()))
         finally:
             store.close()
+        for name in self._purses():
+            (self._place / name).mkdir()
+            shutil.copyfile(config.directory / DATABASE, self._place / name / DATABASE)
         self._say("info", f"graph of {planted.channels} channels and {planted.nodes} nodes")
 
     def _frontend_config(self, name: str) -> dict[str, Any]:
@@ -195,7 +201,9 @@ class ClusterStage:
 
     def _node_config(self, name: str) -> dict[str, Any]:
         config = peer_config(self._place, name, self._hub.endpoint, FLUSH_INTERVAL_S)
-        config["backend"]["channels"] = self.scenario.topology.cluster.channels
+        topology = self.scenario.topology
+        config["backend"]["channels"] = topology.cluster.channels
+        config["backend"]["assume_channels_valid"] = topology.graph is not None
         return config
 
     def _swarm_config(self, spec: PeersSpec) -> dict[str, Any]:
