@@ -1,7 +1,5 @@
 """Figures of a run that are made of others: rates by the second, ratios at the end."""
 
-from collections.abc import Callable
-
 from lnsim.metrics.histogram import Histogram
 from lnsim.metrics.recorder import Recorder
 
@@ -11,9 +9,9 @@ FINAL = ("attempted", "settled", "failed", "unknown")
 class Rates:
     """Payments of each second, as series."""
 
-    def __init__(self, recorder: Recorder, in_flight: Callable[[], int]) -> None:
+    def __init__(self, recorder: Recorder) -> None:
+        self.in_flight = 0
         self._recorder = recorder
-        self._in_flight = in_flight
         self._last = dict.fromkeys(FINAL, 0.0)
         self._latencies = Histogram()  # since the last sample
 
@@ -25,7 +23,7 @@ class Rates:
             now = self._recorder.counter(f"payments.{name}")
             self._recorder.sample(f"payments.{name}_per_s", now - self._last[name])
             self._last[name] = now
-        self._recorder.sample("payments.in_flight", self._in_flight())
+        self._recorder.sample("payments.in_flight", self.in_flight)
         if self._latencies.count:
             self._recorder.sample("payments.p50_s", self._latencies.percentile(0.5))
             self._recorder.sample("payments.p99_s", self._latencies.percentile(0.99))

@@ -110,6 +110,7 @@ class Workload:
 
     async def _make(self, payment: Payment) -> str:
         self._in_flight += 1
+        self._context.rates.in_flight += 1
         self._recorder.count("payments.attempted")
         try:
             amount_msat, result, latency_s = await self._pay(payment)
@@ -119,6 +120,7 @@ class Workload:
             return "unknown"
         finally:
             self._in_flight -= 1
+            self._context.rates.in_flight -= 1
         self._book(payment, amount_msat, result, latency_s)
         return str(result["status"])
 

@@ -93,7 +93,7 @@ class Run:
         ledger = Ledger(nodes, node_ids)
         before = await books.read(nodes, stage.chain)
         self._clock.restart()
-        rates = Rates(stage.recorder, lambda: len(tasks))
+        rates = Rates(stage.recorder)
         context = Context(stage, ledger, self._clock, rates, tasks)
         self.phase = "running"
         await self._workloads(context)
