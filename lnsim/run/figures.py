@@ -23,6 +23,7 @@ class Rates:
             now = self._recorder.counter(f"payments.{name}")
             self._recorder.sample(f"payments.{name}_per_s", now - self._last[name])
             self._last[name] = now
+        _put_ratio(self._recorder)
         self._recorder.sample("payments.in_flight", self.in_flight)
         if self._latencies.count:
             self._recorder.sample("payments.p50_s", self._latencies.percentile(0.5))
@@ -31,10 +32,18 @@ class Rates:
 
 
 def summarize(recorder: Recorder, duration_s: float) -> None:
-    """Put the ratios beside what they are made of."""
-    settled, attempted = recorder.counter("payments.settled"), recorder.counter("payments.attempted")
-    if attempted:
-        for name in FINAL:
-            recorder.put(f"payments.{name}", recorder.counter(f"payments.{name}"))
-        recorder.put("payments.success_ratio", settled / attempted)
-        recorder.put("payments.settled_per_s", settled / duration_s)
+    """Put the ratios beside what they are made of; where payments were made, all their counts are told."""
+    if not recorder.counter("payments.attempted"):
+        return
+    _put_ratio(recorder)
+    for name in FINAL:
+        recorder.put(f"payments.{name}", recorder.counter(f"payments.{name}"))
+    recorder.put("payments.settled_per_s", recorder.counter("payments.settled") / duration_s)
+
+
+def _put_ratio(recorder: Recorder) -> None:
+    """Of those that have ended, as far as the run is."""
+    settled = recorder.counter("payments.settled")
+    ended = settled + recorder.counter("payments.failed") + recorder.counter("payments.unknown")
+    if ended:
+        recorder.put("payments.success_ratio", settled / ended)
