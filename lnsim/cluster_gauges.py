@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from lnsim.api_client import CallFailed
 from lnsim.cluster_process import Child, Usage
 from lnsim.metrics.histogram import Histogram
-from lnsim.metrics.recorder import Measured, Recorder, Snapshot
+from lnsim.metrics.recorder import Measured as InHistogram
+from lnsim.metrics.recorder import Recorder, Snapshot
 
 PATIENCE_S = 2.0  # for an answer: a process that stands still is not to hold up the others' figures
 COUNTED = ("messages_in", "messages_out", "bytes_in", "bytes_out")
@@ -17,6 +18,17 @@ WINDOWS = {"p50": 0.5, "p99": 0.99}
 WATCHED = "gossip.propagation"  # the one histogram of the workers that is also told second by second
 
 T = TypeVar("T")
+
+
+class Measured(Protocol):
+    """A process, here or elsewhere, as far as its figures go."""
+
+    @property
+    def pid(self) -> int | None:
+        """None where it is not running."""
+        ...
+
+    def usage(self) -> Usage: ...
 
 
 class Gauges:
@@ -31,11 +43,11 @@ class Gauges:
         self._empty_mb: dict[str, float] = {}  # memory of each process before anybody connected
         self._most: dict[tuple[str, int], int] = {}  # sessions so far, of each life of a frontend
 
-    def before(self, rows: Mapping[str, Sequence[Child]]) -> None:
+    def before(self, rows: Mapping[str, Sequence[Measured]]) -> None:
         """Everything is up, nobody is connected: what there is now is not for peers."""
         self._empty_mb = {name: sum(child.usage().rss_mb for child in rows[name]) for name in rows}
 
-    def processes(self, rows: Mapping[str, Sequence[Child]]) -> None:
+    def processes(self, rows: Mapping[str, Sequence[Measured]]) -> None:
         """CPU in cores and memory of each row: one process, or several together. Who is down has no figures."""
         for name, children in rows.items():
             usages = [child.usage() for child in children if child.pid is not None]
@@ -102,8 +114,8 @@ class Gauges:
         self._snapshots[worker] = now
         histograms = {}
         for name, measured in now.histograms.items():
-            before = then.histograms.get(name, Measured(measured.unit, Histogram()))
-            histograms[name] = Measured(measured.unit, measured.histogram.since(before.histogram))
+            before = then.histograms.get(name, InHistogram(measured.unit, Histogram()))
+            histograms[name] = InHistogram(measured.unit, measured.histogram.since(before.histogram))
         counters = {name: value - then.counters.get(name, 0) for name, value in now.counters.items()}
         return Snapshot(counters, histograms)
 

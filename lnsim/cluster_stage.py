@@ -1,35 +1,34 @@
 """A scenario's stage in real processes: the chain, the backend, its frontends, and workers with the peers."""
 
 import asyncio
-import os
 import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 from lnsim.api_client import CallFailed, Node
 from lnsim.background_graph import deltas, plant
 from lnsim.chain_control import over_rpc
 from lnsim.cluster import FLUSH_INTERVAL_S, HUB, Hub, Purse, all_of
-from lnsim.cluster_gauges import Gauges, answered
-from lnsim.cluster_peer import WORKER_ARGV, peer_config
+from lnsim.cluster_gauges import Gauges, Measured, answered
+from lnsim.cluster_peer import peer_config
 from lnsim.cluster_process import Child
 from lnsim.demo_place import make_place, remove_place
 from lnsim.json_lines import Remote
 from lnsim.link_proxy import ARGV as LINKS_ARGV
 from lnsim.metrics.recorder import Recorder
 from lnsim.scenario.model import PeersSpec, Scenario
-from lnsim.scenario.workloads import BACKEND, LinkFault, Rude, SlowDisk
+from lnsim.scenario.workloads import BACKEND, LinkFault, SlowDisk
 from lnsim.slow_backend import ARGV as SLOW_ARGV
 from lnsim.slow_backend import write_delay
 from lnsim.stage import Chain, Group, LinkState
-from lnsim.worker.pool import crews, node_names, populate
+from lnsim.worker.fleet import Fleet, Host, Processes
+from lnsim.worker.pool import node_names
 from node.backend.identity import CHAIN_HASHES
 from node.runtime.config import BackendConfig
 from node.standalone import DATABASE, open_store
 
-RUDE = "rude"  # the group that rude connections come from, where the topology has none
 SPARE_COINS = 4  # of a wallet, beyond one for each channel of the topology
 LEAST_COIN_SAT = 10_000_000
 MAX_COMPLAINTS = 100
@@ -45,8 +44,14 @@ class ClusterStage:
     hub: Node | None
 
     def __init__(
-        self, scenario: Scenario, seed: int, recorder: Recorder, say: Callable[[str, str], None]
+        self,
+        scenario: Scenario,
+        seed: int,
+        recorder: Recorder,
+        say: Callable[[str, str], None],
+        host: Host | None = None,
     ) -> None:
+        """The peers live on `host`: processes of this machine where none is given."""
         self.scenario = scenario
         self.seed = seed
         self.recorder = recorder
@@ -61,34 +66,25 @@ class ClusterStage:
         self.hub = self._hub.api
         self.hub_address = self._hub.address
         self.frontends: Sequence[str] = self._hub.frontends
-        self._peers = dict(topology.peers)
-        if self._has(Rude):
-            self._peers.setdefault(RUDE, PeersSpec(count=1))
-        self._crews = crews(self._peers, (os.cpu_count() or 1) + 1)
-        self._workers = [Remote(f"worker{n}", WORKER_ARGV) for n in range(1, len(self._crews) + 1)]
+        self._fleet = Fleet(scenario, seed, host or Processes(self._hub.supervisor))
         self._links = self._link_proxy() if self._has(LinkFault) else None
         self._gauges = Gauges(recorder, time.monotonic)
 
     async def start(self) -> None:
         """All processes up; nothing connected yet. Raises ProcessFailed, CallFailed."""
-        supervisor = self._hub.supervisor
-        await all_of(self._start_hub(), *(worker.spawn(supervisor) for worker in self._workers))
+        await all_of(self._start_hub(), self._fleet.hire())
         self.hub_id = self._hub.node_id
-        groups = await populate(
-            self._workers, self._crews, self._peers, self.seed, self._node_config, self._swarm_config
-        )
-        # the protocol's attributes could be set, those of a frozen group can't, and nobody does
-        self.groups = {name: cast(Group, group) for name, group in groups.items()}
-        await all_of(*(worker.call("", "watch", {"hub_id": self.hub_id}) for worker in self._workers))
+        self.groups = await self._fleet.populate(self.hub_id, self._node_config, self._swarm_config)
         self._gauges.before(self._rows())
-        self._say("info", f"backend, {len(self.frontends)} frontends and {len(self._workers)} workers up")
+        self._say("info", f"backend, {len(self.frontends)} frontends and {self._fleet.workers} workers up")
 
     async def stop(self) -> None:
         """Everything down, after a last look at what the workers measured."""
-        await self._read_workers()
+        await self._fleet.read(self._gauges)
         try:
-            await self._hub.stop([worker.name for worker in self._workers])
+            await self._fleet.stop()
         finally:
+            await self._hub.stop()
             remove_place(self._place)
 
     def left_over(self) -> int:
@@ -99,7 +95,9 @@ class ClusterStage:
         """Everything is asked at once, and whoever does not answer has no figures this time."""
         self._gauges.processes(self._rows())
         info, height, _ = await asyncio.gather(
-            answered(self._hub.api.call("getinfo")), answered(self.chain.height()), self._read_workers()
+            answered(self._hub.api.call("getinfo")),
+            answered(self.chain.height()),
+            self._fleet.read(self._gauges),
         )
         if info is not None:
             self._gauges.backend(info, self.frontends)
@@ -192,7 +190,7 @@ class ClusterStage:
     def _purses(self) -> dict[str, Purse]:
         """Enough coins for what each will fund, and some to spare."""
         purses = {HUB: Purse(SPARE_COINS, LEAST_COIN_SAT)}
-        for group, spec in self._peers.items():
+        for group, spec in self._fleet.peers.items():
             if spec.channels is not None:
                 coin_sat = max(LEAST_COIN_SAT, 2 * spec.channels.capacity_sat)
                 purse = Purse(spec.channels.each + SPARE_COINS, coin_sat)
@@ -217,18 +215,12 @@ class ClusterStage:
 
     # looking at them
 
-    async def _read_workers(self) -> None:
-        answers = await asyncio.gather(*(answered(worker.call("", "stats", {})) for worker in self._workers))
-        told = {worker.name: answer for worker, answer in zip(self._workers, answers, strict=True) if answer}
-        self._gauges.workers(told)
-
-    def _rows(self) -> dict[str, list[Child]]:
+    def _rows(self) -> dict[str, Sequence[Measured]]:
         children = self._hub.supervisor.children
-        rows = {
+        rows: dict[str, Sequence[Measured]] = {
             name: [children[name]] for name in (BACKEND, *self.frontends, CHAIN, LINKS) if name in children
         }
-        workers = [children[worker.name] for worker in self._workers if worker.name in children]
-        return {**rows, WORKERS: workers}
+        return {**rows, WORKERS: self._fleet.measured()}
 
     def _child(self, what: str) -> Child:
         """Raises CallFailed for a name that no process has."""
