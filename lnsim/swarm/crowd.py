@@ -198,7 +198,10 @@ class LightCrowd:
         if peer.sync is not None:
             self._sync(peer, raw)
         elif (sent_s := stamped_s(raw)) is not None:
-            self._propagated(peer, sent_s)
+            if sent_s:
+                self._propagated(peer, sent_s)
+            else:
+                self._recorder.count("gossip.invalid_received")
         elif (name := _NOTICES.get(raw[:2])) is not None:
             self._recorder.count(name)
 

@@ -24,8 +24,13 @@ def stamp(now_s: float) -> bytes:
     return _RECORD + _VALUE.pack(round(now_s * 1e6))
 
 
+def spoilt(raw: bytes) -> bytes:
+    """The same with another stamp, which its signature does not cover: who hears it can tell."""
+    return raw[:_VALUE_AT] + bytes(_VALUE.size)
+
+
 def stamped_s(raw: bytes) -> float | None:
-    """When this message was sent, if it is an update of a storm."""
+    """When this message was sent, if it is an update of a storm; 0 for one that was spoilt."""
     if len(raw) != _SIZE or raw[:2] != _UPDATE or raw[CHANNEL_UPDATE_SIZE:_VALUE_AT] != _RECORD:
         return None
     microseconds: int = _VALUE.unpack_from(raw, _VALUE_AT)[0]

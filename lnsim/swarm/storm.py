@@ -5,8 +5,8 @@ from random import Random
 
 from msgspec import Struct
 
+from lnsim.swarm.stamp import spoilt
 from lnsim.swarm.updates import Updates
-from node.gossip.raw import SIGNATURE_END
 
 MAX_RECENT = 256  # of which repeated ones are drawn: recent enough for a node to be still busy with them
 
@@ -40,8 +40,7 @@ class Storm:
         raw = self._updates.fresh(now_s)
         if drawn >= 1 - self._mixture.invalid:
             self.invalid += 1
-            # the signature's last byte: still a number of the right size, and of nobody's key
-            return raw[: SIGNATURE_END - 1] + bytes((raw[SIGNATURE_END - 1] ^ 1,)) + raw[SIGNATURE_END:]
+            return spoilt(raw)
         self.fresh += 1
         self._recent.append(raw)
         return raw

@@ -168,6 +168,7 @@ class Swarm:
         storm = Storm(
             updates, Mixture(duplicate, invalid), Random(f"{seed} {self.group} {config.part} storm")
         )
+        self._recorder.count("gossip.invalid_received", 0)  # told also where none was heard
         held = 0
         async for due in pace(per_s, duration_s, ramp_s):
             held += self._blow(storm, due)
