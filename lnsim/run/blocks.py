@@ -6,6 +6,7 @@ from typing import assert_never
 from lnsim.run.context import Context
 from lnsim.run.timing import repeat
 from lnsim.scenario import workloads as wl
+from lnsim.stage import chain_of
 
 OnChain = wl.Mine | wl.Reorg | wl.FeeSpike | wl.BlockStall
 
@@ -23,7 +24,7 @@ class Miner:
         while True:
             await asyncio.sleep(self._interval_s)
             if not self.stalls:
-                await self._context.stage.chain.mine(1)
+                await chain_of(self._context.stage).mine(1)
 
 
 class ChainEvent:
@@ -39,7 +40,7 @@ class ChainEvent:
         await repeat(self._context.clock, spec.start_s, spec.every_s, end_s, self._act)
 
     async def _act(self) -> None:
-        spec, chain = self._spec, self._context.stage.chain
+        spec, chain = self._spec, chain_of(self._context.stage)
         match spec:
             case wl.Mine(blocks=blocks):
                 await chain.mine(blocks)

@@ -7,12 +7,13 @@ from typing import Any
 from lnsim.api_client import CallFailed, Node
 from lnsim.cluster import DEPTH, all_of, wait_until
 from lnsim.scenario.model import ChannelsSpec
-from lnsim.stage import Group, PeerNode, Stage
+from lnsim.stage import Group, PeerNode, Stage, chain_of
 
 SETTLE_TIMEOUT_S = 60.0
 MAX_OPENING = 50  # channels on their way at once: below what a node lets be pending
 CONFIRM_TIMEOUT_S = 5.0  # after blocks, until more of them are tried
 TRIES = 5  # for one open: a fresh connection may be lost to another one of the same peer
+FOREIGN_GOSSIP_TIMEOUT_S = 240.0  # a node that we did not configure may tell its peers every other minute only
 RETRY_S = 0.2
 POLL_S = 0.1
 
@@ -75,7 +76,7 @@ class Builder:
     async def _confirm(self) -> int:
         """Blocks until all are usable: an open is answered while its transaction is on its way to the chain."""
         for turn in range(TRIES):
-            height = await self._stage.chain.mine(DEPTH)
+            height = await chain_of(self._stage).mine(DEPTH)
             try:
                 await self._usable(SETTLE_TIMEOUT_S if turn == TRIES - 1 else CONFIRM_TIMEOUT_S)
             except CallFailed:
@@ -104,13 +105,16 @@ class Builder:
 
         async def complete() -> bool:
             graphs = await asyncio.gather(*(node.call("graph") for node in self._everyone()))
-            return all(
-                len(graph["channels"]) >= wanted and all(all(c["updates"]) for c in graph["channels"])
-                for graph in graphs
-            )
+            return all(self._is_complete(graph["channels"], wanted) for graph in graphs)
 
-        await wait_until(complete, SETTLE_TIMEOUT_S, "all channels in everyone's graph", POLL_S)
+        timeout_s = FOREIGN_GOSSIP_TIMEOUT_S if self._stage.hub is None else SETTLE_TIMEOUT_S
+        await wait_until(complete, timeout_s, "all channels in everyone's graph", POLL_S)
         self._say("good", "gossip complete")
+
+    def _is_complete(self, channels: list[dict[str, Any]], wanted: int) -> bool:
+        """All that the run opened with both sides' terms; what else a foreign node knows is its own."""
+        known = [channel for channel in channels if all(channel["updates"])]
+        return len(known) >= wanted and (self._stage.hub is None or len(known) == len(channels))
 
     def _everyone(self) -> list[Node]:
         hub = [] if self._stage.hub is None else [self._stage.hub]

@@ -58,7 +58,7 @@ class Tasks:
     """Things going on, all of which end before the books are closed."""
 
     def __init__(self) -> None:
-        self._tasks: set[asyncio.Task[object]] = set()
+        self._tasks: dict[asyncio.Task[object], None] = {}  # in order: the virtual world must repeat itself
         self._failed: list[BaseException] = []
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class Tasks:
 
     def begin(self, work: Coroutine[Any, Any, object], name: str) -> None:
         task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
 
     async def drain(self, timeout_s: float) -> int:
@@ -84,6 +84,6 @@ class Tasks:
             task.cancel()
 
     def _ended(self, task: asyncio.Task[object]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._failed.append(error)

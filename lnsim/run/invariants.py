@@ -9,7 +9,7 @@ from lnsim.cluster import wait_until
 from lnsim.report.result import Check
 from lnsim.run.books import Books, disagreements, htlcs, open_channels, unexplained
 from lnsim.run.ledger import Ledger
-from lnsim.stage import Stage
+from lnsim.stage import Stage, chain_of
 
 CONVERGE_TIMEOUT_S = 30.0
 POLL_S = 0.5
@@ -24,7 +24,7 @@ async def check(
     """Each invariant with whether it held, and in words what did not."""
     fees_sat = 0
     if after.height > before.height:
-        fees_sat = await stage.chain.fees_sat(before.height + 1, after.height)
+        fees_sat = await chain_of(stage).fees_sat(before.height + 1, after.height)
     found: list[Found] = [
         ("every msat accounted for", list(_money(before, after, ledger, fees_sat))),
         ("both ends of every channel agree", list(disagreements(after.channels))),

@@ -1,6 +1,7 @@
 """What a person sees of a run: a live screen, plain lines, or nothing."""
 
 import asyncio
+import time
 from typing import Protocol
 
 from rich.console import Console
@@ -66,8 +67,10 @@ class Screen:
         self._words.append((kind, text))
 
     async def run(self, run: Run) -> None:
-        console = Console()
+        console, drawn_s = Console(), 0.0
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                live.update(render(run, self._words, console.width, console.height), refresh=True)
+                if time.perf_counter() - drawn_s >= FRAME_S:  # minutes of a virtual world pass in a second
+                    live.update(render(run, self._words, console.width, console.height), refresh=True)
+                    drawn_s = time.perf_counter()
                 await asyncio.sleep(FRAME_S)
