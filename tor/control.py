@@ -17,7 +17,9 @@ import stem.socket
 
 from tor.errors import Refused, Unavailable
 
+CLOSED = ""
 OnEvent = Callable[[str], None]
+"""Called with each event of tor, and with CLOSED as the last."""
 
 
 class TorRefused(Exception):  # noqa: N818 - an answer
@@ -69,13 +71,11 @@ class Connection:
         password: str = "",
         cookie_file: str = "",
         on_event: OnEvent = lambda _: None,
-        on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         """Raises Unavailable where nobody answers in time, Refused where authentication can't work."""
         self.address = address
         self.timeout_s = timeout_s
         self._on_event = on_event
-        self._on_closed = on_closed
         self._replies: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._turn = threading.Lock()
         self._socket = _Socket(address, timeout_s)
@@ -141,7 +141,7 @@ class Connection:
                     self._replies.put(message)
         self._socket.close()
         self._replies.put(None)
-        self._on_closed()
+        self._on_event(CLOSED)
 
 
 def _lines(reply: Any) -> list[str]:

@@ -15,6 +15,7 @@ from tor.control import Connection
 from tor.errors import Unavailable
 
 POLL_S = 0.03
+START_S = 20.0
 END_S = 5.0
 
 # Every process of the network, whatever its part.
@@ -72,9 +73,16 @@ class Daemon:
         return "\n".join((BASE.strip(), *own, *self.lines, ""))
 
     def control(self) -> Connection:
-        """An authenticated control connection; the caller closes it."""
-        self.wait(self.control_socket.exists, END_S, "control socket")
-        return Connection(f"unix:{self.control_socket}")
+        """An authenticated control connection; the caller closes it. Waits for a tor that is starting."""
+        opened: list[Connection] = []
+
+        def answers() -> bool:
+            with contextlib.suppress(Unavailable):
+                opened.append(Connection(f"unix:{self.control_socket}"))
+            return bool(opened)
+
+        self.wait(answers, START_S, "control connection")
+        return opened[0]
 
     def log_text(self) -> str:
         """What this process logged since it was last started."""

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Self
 
 from tor.daemon import Daemon
-from tor.errors import Refused, Unavailable
+from tor.errors import Refused
 from tor.namespace import Namespace
 
 RELAYS = 3
 START_S = 60.0
 JOIN_S = 30.0
-FETCHES = 12
 # Long, since hidden service directories change every 24 of them; the vote itself is triggered.
 VOTING_INTERVAL_S = 1_800
 TRIGGERED_INTERVAL_S = 5
@@ -40,6 +39,7 @@ ServerDNSDetectHijacking 0
 ServerDNSTestAddresses
 ServerDNSResolvConfFile /dev/null
 ServerDNSAllowBrokenConfig 1
+VanguardsLiteEnabled 0
 TestingMinTimeToReportBandwidth 1 day
 """  # The last: or one relay would report a bandwidth before the others, and be taken for every hop.
 AUTHORITY = f"""
@@ -103,7 +103,9 @@ class TorNetwork:
             each.start()
         self._vote(authority, len(relays))
         for each in relays[1:]:
-            _fetch_consensus(each)
+            each.signal(signal.SIGHUP)  # fetches the consensus now
+        for each in relays[1:]:
+            _wait_microdescriptors(each, len(relays))
         self.service = self.join("service", "SocksPort 0", wait=False)
         self.socks_port = self.free_port()
         self.client = self.join("client", f"SocksPort 127.0.0.1:{self.socks_port} ExtendedErrors", wait=False)
@@ -184,14 +186,14 @@ class TorNetwork:
         )
 
 
-def _fetch_consensus(relay: Daemon) -> None:
-    """A relay reads its torrc again: it fetches the consensus now. One that missed it would only try much later."""
-    for _ in range(FETCHES):
-        relay.signal(signal.SIGHUP)
-        with contextlib.suppress(Unavailable):
-            relay.wait_bootstrapped(75, START_S / FETCHES)
-            return
-    relay.wait_bootstrapped(75, 0)
+def _wait_microdescriptors(relay: Daemon, count: int) -> None:
+    """Clients ask a relay for these; one that finds none waits for long. What it says of its bootstrap may lag."""
+
+    def has_all() -> bool:
+        files = relay.directory.glob("cached-microdescs*")
+        return sum(file.read_bytes().count(b"onion-key\n") for file in files) >= count
+
+    relay.wait(has_all, START_S, "microdescriptors of all relays")
 
 
 def _namespace() -> Namespace | None:
@@ -222,7 +224,7 @@ def _fingerprint(directory: Path) -> str:
     """Have a tor make its relay keys; their fingerprint."""
     empty = directory / "empty"
     empty.touch()
-    command = [
+    command: list[str | Path] = [
         "tor",
         "--defaults-torrc",
         empty,
