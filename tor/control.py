@@ -18,6 +18,12 @@ import stem.socket
 from tor.errors import Refused, Unavailable
 
 CLOSED = ""
+# The third: in SAFECOOKIE tor proves that it knows the cookie, too.
+WRONG_COOKIE = (
+    stem.connection.IncorrectCookieValue,
+    stem.connection.IncorrectCookieSize,
+    stem.connection.AuthSecurityFailure,
+)
 OnEvent = Callable[[str], None]
 """Called with each event of tor, and with CLOSED as the last."""
 
@@ -201,7 +207,7 @@ def _explained(address: str, timeout_s: float) -> Iterator[None]:
             f"the control cookie {error.cookie_path} can't be read; let this user read it (Debian: add it to the group "
             "debian-tor), or use a password"
         ) from error
-    except (stem.connection.IncorrectCookieValue, stem.connection.IncorrectCookieSize) as error:
+    except WRONG_COOKIE as error:
         raise Refused(
             f"{error.cookie_path} is not the cookie of this tor; name the right one in control.cookie_file"
         ) from error

@@ -15,7 +15,6 @@ from tor.errors import Refused, Unavailable
 HEADER = b"== ed25519v1-secret: type0 ==\0\0\0"
 PUBLIC_HEADER = b"== ed25519v1-public: type0 ==\0\0\0"
 KEY_SIZE = 64
-VERSION = b"\x03"
 SECRET_FILE = "hs_ed25519_secret_key"  # noqa: S105 - a file's name
 PUBLIC_FILE = "hs_ed25519_public_key"
 
@@ -26,12 +25,6 @@ def new_key() -> bytes:
     digest[0] &= 248
     digest[31] = (digest[31] & 63) | 64
     return bytes(digest)
-
-
-def address_of(public_key: bytes) -> str:
-    """The address without ".onion", as tor's specification of v3 addresses encodes a public key."""
-    checksum = hashlib.sha3_256(b".onion checksum" + public_key + VERSION).digest()[:2]
-    return base64.b32encode(public_key + checksum + VERSION).decode().lower()
 
 
 def blob(key: bytes) -> str:
