@@ -93,6 +93,7 @@ class Graph:
         self.nodes: dict[bytes, KnownNode] = {}
         self.spent: dict[int, int] = {}  # short_channel_id -> height of the spending block
         self.sequence = 0  # of the last delta; the two ends of a link compare it
+        self.newest = bytes(4)  # timestamp of any message that was ever kept: nothing here is later
         self._ordered: list[int] = []
         self._unordered: list[int] = []
 
@@ -148,6 +149,7 @@ class Graph:
                 channel, update_1=update, timestamps=timestamp + times[4:], checksums=checksum + sums[4:]
             )
         self.channels[channel.short_channel_id] = changed
+        self.newest = max(self.newest, timestamp)
         return True
 
     def add_node(self, announcement: bytes) -> bool:
@@ -159,6 +161,7 @@ class Graph:
         if known is not None and gossip.node_timestamp(announcement) <= gossip.node_timestamp(known):
             return False
         self.nodes[node.node_id] = replace(node, announcement=announcement)
+        self.newest = max(self.newest, gossip.node_timestamp(announcement).to_bytes(4, "big"))
         return True
 
     def mark_spent(self, short_channel_id: int, height: int | None) -> bool:

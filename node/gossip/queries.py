@@ -7,7 +7,8 @@ found by bisection and checksums are stored with the updates.
 
 import struct
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import repeat
 
 from msgspec.structs import replace
 
@@ -100,7 +101,7 @@ def answer_range(graph: Graph, query: QueryChannelRange) -> Iterator[ReplyChanne
 
 def answer_ids(graph: Graph, query: QueryShortChannelIds) -> Iterator[bytes]:
     """Raw messages for the channels asked for, then reply_short_channel_ids_end. Raises MalformedMessage at once."""
-    asked = _asked(query)
+    asked = _asked(graph, query)
     ours = query.chain_hash == graph.chain_hash
     return _answers(graph, asked if ours else {}, ReplyShortChannelIdsEnd(query.chain_hash, int(ours)))
 
@@ -110,7 +111,10 @@ def matching(graph: Graph, wanted: GossipTimestampFilter) -> Iterator[bytes]:
 
     The graph may change while this is read: each slice continues after the last short_channel_id.
     """
-    if wanted.chain_hash != graph.chain_hash:
+    later_than_all = wanted.first_timestamp > int.from_bytes(
+        graph.newest, "big"
+    )  # "from now on", as most ask
+    if wanted.chain_hash != graph.chain_hash or later_than_all:
         return
     first, end = wanted.first_timestamp, wanted.first_timestamp + wanted.timestamp_range
     channels, spent, times_of = graph.channels, graph.spent, struct.Struct(">II").unpack
@@ -168,25 +172,27 @@ def _with_channels(
     return replace(reply, encoded_short_ids=encoded, timestamps=timestamps, checksums=checksums)
 
 
-def _asked(query: QueryShortChannelIds) -> dict[bytes, int]:
-    """Flags by short_channel_id as bytes: a stranger chose these keys, and only the hash of bytes is seeded."""
-    data = _uncompressed(query.encoded_short_ids[:1], query.encoded_short_ids[1:])
-    if len(data) % ID_SIZE:
-        raise MalformedMessage("encoded_short_ids holds no whole number of ids")
-    ids = [data[at : at + ID_SIZE] for at in range(0, len(data), ID_SIZE)]
-    if query.query_flags is None:
-        return dict.fromkeys(ids, WANT_ALL)
-    flags = decode_flags(query.query_flags)
-    if len(flags) != len(ids):
-        raise MalformedMessage(f"{len(flags)} query flags for {len(ids)} ids")
-    return dict(zip(ids, flags, strict=True))
+def _asked(graph: Graph, query: QueryShortChannelIds) -> dict[int, int]:
+    """The ids asked for that we know, each once, with its flags.
+
+    Strangers choose the ids, up to 8,000 in a message: those that we do not know cost a look and nothing else, and are
+    no keys of a dict of ours, which they could have collide.
+    """
+    ids = decode_ids(query.encoded_short_ids)
+    flags: Iterable[int] = repeat(WANT_ALL)
+    if query.query_flags is not None:
+        flags = given = decode_flags(query.query_flags)
+        if len(given) != len(ids):
+            raise MalformedMessage(f"{len(given)} query flags for {len(ids)} ids")
+    found = zip(map(graph.channels.get, ids), flags)  # noqa: B905 - equally many, or flags without end
+    return {channel.short_channel_id: wanted for channel, wanted in found if channel is not None}
 
 
-def _answers(graph: Graph, asked: dict[bytes, int], end: ReplyShortChannelIdsEnd) -> Iterator[bytes]:
+def _answers(graph: Graph, asked: dict[int, int], end: ReplyShortChannelIdsEnd) -> Iterator[bytes]:
     announced: set[bytes] = set()
-    for key, flags in asked.items():
-        channel = graph.channels.get(int.from_bytes(key, "big"))
-        if channel is None or channel.short_channel_id in graph.spent:
+    for short_channel_id, flags in asked.items():
+        channel = graph.channels.get(short_channel_id)
+        if channel is None or short_channel_id in graph.spent:  # gone since it was asked for
             continue
         if flags & WANT_CHANNEL:
             yield channel.announcement

@@ -222,6 +222,18 @@ def test_the_backlog_is_in_order_and_inside_the_filter(graph, pen):
     assert nodes
 
 
+def test_from_now_on_costs_no_walk_through_the_graph(graph, pen):
+    """A filter that begins later than all we have is what nearly every peer sends."""
+    newest = max(channel.timestamp(direction) for channel in graph.channels.values() for direction in (0, 1))
+    newest = max(
+        newest, *(gossip.node_timestamp(n.announcement) for n in graph.nodes.values() if n.announcement)
+    )
+    assert int.from_bytes(graph.newest, "big") == newest
+    assert list(queries.matching(graph, GossipTimestampFilter(REGTEST, newest, 1)))
+    graph.after = None  # whoever looks falls over it
+    assert list(queries.matching(graph, GossipTimestampFilter(REGTEST, newest + 1, 2**32 - newest - 2))) == []
+
+
 def test_an_announcement_without_updates_is_not_streamed(pen):
     graph = Graph(REGTEST)
     graph.add_channel(pen.channel(5 << 40, "a", "b"), 1)
