@@ -109,12 +109,16 @@ class ChainControl:
 
 def over_rpc(url: str, user: str, password: str) -> ChainControl:
     """A chain in another process: the embedded one behind its server, or a bitcoind on regtest."""
+    return ChainControl(rpc_calls(url, user, password))
+
+
+def rpc_calls(url: str, user: str, password: str) -> Call:
 
     async def call(wallet: str | None, method: str, *params: Any) -> Any:
         name = None if wallet is None else quote(wallet, safe="")
         return await ChainRpc(url, user, password, name).call(method, *params)
 
-    return ChainControl(call)
+    return call
 
 
 def embedded(node: EmbeddedNode) -> ChainControl:

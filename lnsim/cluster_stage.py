@@ -23,14 +23,11 @@ from lnsim.scenario.workloads import BACKEND, LinkFault, SlowDisk
 from lnsim.slow_backend import ARGV as SLOW_ARGV
 from lnsim.slow_backend import write_delay
 from lnsim.stage import Chain, Group, LinkState
-from lnsim.worker.fleet import Fleet, Host, Processes
-from lnsim.worker.pool import node_names
+from lnsim.worker.fleet import LEAST_COIN_SAT, SPARE_COINS, Fleet, Host, Processes
 from node.backend.identity import CHAIN_HASHES
 from node.runtime.config import BackendConfig
 from node.standalone import DATABASE, open_store
 
-SPARE_COINS = 4  # of a wallet, beyond one for each channel of the topology
-LEAST_COIN_SAT = 10_000_000
 MAX_COMPLAINTS = 100
 CHAIN = "chain"
 LINKS = "links"
@@ -188,14 +185,7 @@ class ClusterStage:
     # the peers
 
     def _purses(self) -> dict[str, Purse]:
-        """Enough coins for what each will fund, and some to spare."""
-        purses = {HUB: Purse(SPARE_COINS, LEAST_COIN_SAT)}
-        for group, spec in self._fleet.peers.items():
-            if spec.channels is not None:
-                coin_sat = max(LEAST_COIN_SAT, 2 * spec.channels.capacity_sat)
-                purse = Purse(spec.channels.each + SPARE_COINS, coin_sat)
-                purses |= dict.fromkeys(node_names(group, spec), purse)
-        return purses
+        return {HUB: Purse(SPARE_COINS, LEAST_COIN_SAT), **self._fleet.purses()}
 
     def _node_config(self, name: str) -> dict[str, Any]:
         config = peer_config(self._place, name, self._hub.endpoint, FLUSH_INTERVAL_S)

@@ -78,8 +78,14 @@ class Stage(Protocol):
     hub_address: str
     frontends: Sequence[str]
     groups: Mapping[str, Group]
-    chain: Chain
-    complaints: Sequence[str]  # what must not happen in any run: a task that failed, a process that ended by itself
+    complaints: Sequence[
+        str
+    ]  # what must not happen in any run: a failed task, a process that ended by itself
+
+    @property
+    def chain(self) -> Chain | None:
+        """None: there is none to be had, and nothing of the scenario needs one."""
+        ...
 
     async def start(self) -> None:
         """All processes up; nothing connected yet. Raises ProcessFailed."""
@@ -118,3 +124,10 @@ class Stage(Protocol):
     async def set_disk_delay(self, delay_s: float) -> None:
         """Of each of the backend's commits; 0 for none."""
         ...
+
+
+def chain_of(stage: Stage) -> Chain:
+    """For what needs one: a scenario that has such a thing is not begun without."""
+    chain = stage.chain
+    assert chain is not None, "a scenario that needs a chain was let through without"
+    return chain

@@ -13,7 +13,7 @@ SETTLE_TIMEOUT_S = 60.0
 MAX_OPENING = 50  # channels on their way at once: below what a node lets be pending
 CONFIRM_TIMEOUT_S = 5.0  # after blocks, until more of them are tried
 TRIES = 5  # for one open: a fresh connection may be lost to another one of the same peer
-FOREIGN_GOSSIP_TIMEOUT_S = 240.0  # a node that we did not configure may tell its peers every other minute only
+FOREIGN_GOSSIP_TIMEOUT_S = 240.0  # a node as it comes tells its peers every other minute only
 RETRY_S = 0.2
 POLL_S = 0.1
 
@@ -112,9 +112,10 @@ class Builder:
         self._say("good", "gossip complete")
 
     def _is_complete(self, channels: list[dict[str, Any]], wanted: int) -> bool:
-        """All that the run opened with both sides' terms; what else a foreign node knows is its own."""
-        known = [channel for channel in channels if all(channel["updates"])]
-        return len(known) >= wanted and (self._stage.hub is None or len(known) == len(channels))
+        """All that the run opened is known with both sides' terms; what a foreign node has besides is its own affair."""
+        ends = {self._stage.hub_id, *(node.node_id for node in self._nodes)}
+        ours = [channel for channel in channels if {channel["node_1"], channel["node_2"]} <= ends]
+        return len(ours) >= wanted and all(all(channel["updates"]) for channel in ours)
 
     def _everyone(self) -> list[Node]:
         hub = [] if self._stage.hub is None else [self._stage.hub]

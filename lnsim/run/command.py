@@ -1,7 +1,6 @@
 """`lnsim run FILE`: one scenario, in real processes or in one virtual world, and its verdict."""
 
-import asyncio
-import datetime as dt
+import re
 import secrets
 import shlex
 import sys
@@ -12,20 +11,17 @@ import msgspec
 import typer
 from rich.console import Console
 
-from lnsim.metrics.recorder import Recorder
 from lnsim.report import directory as reports
 from lnsim.report import verdict
-from lnsim.report.result import RunResult
-from lnsim.run.runner import Origin, Run
+from lnsim.run.execute import Where, execute
 from lnsim.run.show import Lines, Quiet, Screen, Show
-from lnsim.run.timing import Clock
 from lnsim.scenario.load import load
-from lnsim.scenario.model import Scenario
 from node.errors import Refused
 
 FALLS_SHORT = 1
 WRONG_FILE = 2
 MAX_SEED = 1_000_000
+PASSWORD = re.compile(r"(?<=://)([^:/@]*):[^@]*@")  # of an RPC, in a URL: reports are shown to others
 
 
 def run(
@@ -42,14 +38,22 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="PATH=VALUE: another value for a field; repeatable.")
     ] = None,
+    target: Annotated[
+        str,
+        typer.Option(metavar="NODE_ID@HOST:PORT", help="Aim at a node that is there already, of any kind."),
+    ] = "",
+    chain: Annotated[
+        str, typer.Option(metavar="URL", help="http://USER:PASSWORD@HOST:PORT, the target's regtest RPC.")
+    ] = "",
+    chain_cookie: Annotated[Path | None, typer.Option(help="bitcoind's .cookie, in place of a user.")] = None,
 ) -> None:
     """Run one scenario; exit status 0 if everything held, 1 if not, 2 for a file that can't be run."""
     try:
         scenario = load(file, set_ or ())
-        mode = _mode(scenario, world=world)
+        where = Where.of(world=world, target=target, chain=chain, chain_cookie=chain_cookie)
         chosen = seed if seed is not None else scenario.seed
         chosen = secrets.randbelow(MAX_SEED) if chosen is None else chosen
-        result = execute(scenario, chosen, mode, _again(chosen), Quiet() if json else _show())
+        result = execute(scenario, chosen, where, _again(chosen), Quiet() if json else _show())
         if report is not None:
             reports.write(result, report)
     except Refused as error:
@@ -62,38 +66,6 @@ def run(
         typer.echo(f"report: {report / reports.PAGE}")
     if not result.holds:
         raise typer.Exit(FALLS_SHORT)
-
-
-def execute(scenario: Scenario, seed: int, mode: str, command: str, show: Show) -> RunResult:
-    """One run in this process, with its children where it has any."""
-    started = dt.datetime.now(dt.UTC).isoformat(timespec="seconds")
-    origin = Origin(mode, command, started)
-    if mode == "world":
-        from lnsim.world.main import run_world  # noqa: PLC0415 - each mode imports what it needs
-
-        return run_world(scenario, seed, origin, show)
-    return asyncio.run(_in_cluster(scenario, seed, origin, show))
-
-
-async def _in_cluster(scenario: Scenario, seed: int, origin: Origin, show: Show) -> RunResult:
-    from lnsim.cluster_stage import ClusterStage  # noqa: PLC0415 - each mode imports what it needs
-
-    clock = Clock()
-    stage = ClusterStage(scenario, seed, Recorder(clock.now_s), show.say)
-    run = Run(stage, clock, origin, show.say)
-    showing = asyncio.create_task(show.run(run))
-    try:
-        return await run.run()
-    finally:
-        showing.cancel()
-        await asyncio.gather(showing, return_exceptions=True)
-
-
-def _mode(scenario: Scenario, *, world: bool) -> str:
-    mode = "world" if world else "cluster"
-    if mode not in scenario.modes:
-        raise Refused(f"{scenario.name}: makes sense in {' and '.join(scenario.modes)} mode only (modes)")
-    return mode
 
 
 def _show() -> Show:
@@ -111,6 +83,7 @@ def _again(seed: int) -> str:
             skip = True
         else:
             kept.append(each)
+    kept = [PASSWORD.sub(r"\1:...@", each) for each in kept]
     return shlex.join(["lnsim", *kept, "--seed", str(seed)])
 
 

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from lnsim.cluster import all_of
+from lnsim.cluster import Purse, all_of
 from lnsim.cluster_gauges import Gauges, Measured, answered
 from lnsim.cluster_peer import WORKER_ARGV
 from lnsim.cluster_process import Supervisor
@@ -14,9 +14,11 @@ from lnsim.scenario.model import PeersSpec, Scenario
 from lnsim.scenario.workloads import Rude
 from lnsim.stage import Group
 from lnsim.worker.handles import Commanded
-from lnsim.worker.pool import NodeConfig, SwarmConfig, crews, populate
+from lnsim.worker.pool import NodeConfig, SwarmConfig, crews, node_names, populate
 
 RUDE = "rude"  # the group that rude connections come from, where the topology has none
+SPARE_COINS = 4  # of a wallet, beyond one for each channel of the topology
+LEAST_COIN_SAT = 10_000_000
 
 
 class Hired(Commanded, Protocol):
@@ -81,6 +83,16 @@ class Fleet:
     @property
     def workers(self) -> int:
         return len(self._workers)
+
+    def purses(self) -> dict[str, Purse]:
+        """Enough coins for what each peer will fund, and some to spare."""
+        purses: dict[str, Purse] = {}
+        for group, spec in self.peers.items():
+            if spec.channels is not None:
+                coin_sat = max(LEAST_COIN_SAT, 2 * spec.channels.capacity_sat)
+                purse = Purse(spec.channels.each + SPARE_COINS, coin_sat)
+                purses |= dict.fromkeys(node_names(group, spec), purse)
+        return purses
 
     async def hire(self) -> None:
         """All workers up, nobody in them. Raises ProcessFailed, CallFailed."""
