@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -9,12 +10,21 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import pytest
+
 from tor import admin
 
 ROOT = Path(__file__).parents[2]
 POLL_S = 0.05
 # One stream of a client that has no fresh descriptor yet may take this long; what is awaited has its own limit.
 DIAL_S = 15.0
+
+
+def require_tor() -> None:
+    """Go on only where tor is installed: a user's run skips with the reason, CI fails."""
+    if missing := [name for name in ("tor", "tor-gencert") if not shutil.which(name)]:
+        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        give_up(f"real tor: no {' and no '.join(missing)} on this machine; Debian: apt-get install tor")
 
 
 async def until(condition, timeout_s, what):
