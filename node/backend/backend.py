@@ -248,6 +248,7 @@ class Backend:
             self.receiving.sweep()
             self.sending.sweep()
             self.dialler.sweep()
+            self.openings.sweep()
             if turn % BEAT_EVERY == 0:
                 self.switchboard.beat()
                 self._greet()

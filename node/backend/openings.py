@@ -44,6 +44,9 @@ class Openings:
         self._height = height
         self._commands: dict[int, asyncio.Future[fx.Reply]] = {}
         self._next_command = 0
+        self._waiting: dict[
+            bytes, float
+        ] = {}  # temporary_channel_id -> until when its funding_created may come
         self._chain_hash = chain_hash
         self.shutdown_script = b""  # of the wallet; the backend sets it before anybody is connected
 
@@ -62,7 +65,18 @@ class Openings:
                 if isinstance(effect, fx.Send):
                     session.send(effect.message)
             return
+        self._waiting[message.temporary_channel_id] = self._runtime.monotonic() + OPEN_TIMEOUT_S
         self._channels.add(channel, keys, key_index, effects)
+
+    def sweep(self) -> None:
+        """Places for pending channels are few: who asks for one and then says nothing gives it up."""
+        now_s = self._runtime.monotonic()
+        late = [channel_id for channel_id, until_s in self._waiting.items() if until_s < now_s]
+        for temporary_channel_id in late:
+            del self._waiting[temporary_channel_id]
+            record = self._channels.by_id.get(temporary_channel_id)
+            if record is not None and record.channel.phase is Phase.FUNDING_CREATED:
+                self._channels.apply(record, ev.Abandon("no funding_created in time"))
 
     def _unwelcome(self, node_id: bytes, temporary_channel_id: bytes) -> str | None:
         # of any peer: permanent ids can be told from the chain, and nobody may take the place of another's channel

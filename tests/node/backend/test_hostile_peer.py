@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from node.backend.identity import FEATURES
+from node.backend.openings import OPEN_TIMEOUT_S
 from node.channel import events as ev
 from node.channel.model import Phase
 from node.link import frames
@@ -335,3 +336,19 @@ def shared(chain, tmp_path):
 
         yield runner.run, bench, runner.run(prepare())
         runner.run(bench.drop())
+
+
+async def test_who_opens_a_channel_and_says_nothing_more_gives_up_its_place(bench):
+    frontend, peer = bench.frontend(), bench.peer("mallory")
+    number = await bench.connect(peer, frontend)
+    frontend.message(number, codec.encode(open_channel(bench, peer)))
+    await bench.settle()
+    bench.runtime.time_s += OPEN_TIMEOUT_S - 1
+    bench.backend.openings.sweep()
+    assert len(bench.backend.channels.by_id) == 1
+    bench.runtime.time_s += 2
+    bench.backend.openings.sweep()
+    await bench.settle()
+    assert not bench.backend.channels.by_id
+    assert isinstance(peer.heard[-1], bolt1.Error)
+    assert bench.backend.switchboard.session_of(peer.node_id) is not None
