@@ -24,6 +24,8 @@ class Churn:
         self._recorder = context.stage.recorder
         self._spec = spec
         self._draw = context.draw(number, "who opens")
+        for figure in ("opened", "not_opened", "never_usable", "closed"):
+            self._recorder.count(f"channels.{figure}", 0)  # told also where there is none
 
     async def run(self) -> None:
         context, spec = self._context, self._spec

@@ -22,6 +22,8 @@ class Holding:
         self._spec = spec
         self._draw = context.draw(number, "who holds")
         self._payers, self._payees = context.names(spec.payers), context.names(spec.payees)
+        for figure in ("settled", "failed", "unknown"):
+            self._recorder.count(f"hodl.{figure}", 0)  # told also where there is none
 
     async def run(self) -> None:
         context, spec = self._context, self._spec

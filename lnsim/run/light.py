@@ -10,6 +10,7 @@ from lnsim.run.context import Context
 from lnsim.run.timing import repeat
 from lnsim.scenario import workloads as wl
 
+MIN_SYNC_S = 30.0  # that a sync may take, however late in the run it begins
 RUDE = "rude"  # the group that rude connections come from; it needs no entry in the topology
 
 Light = wl.ConnectionChurn | wl.ReconnectStorm | wl.SyncStorm | wl.GossipStorm | wl.Rude
@@ -49,7 +50,8 @@ class Crowd:
                 await self._cut(spec)
             case wl.SyncStorm():
                 self._mark(f"{spec.group}: all ask for the whole graph")
-                await self._call(spec.group, "sync", queries=spec.queries)
+                left_s = self._context.stage.scenario.duration_s - self._context.clock.now_s()
+                await self._call(spec.group, "sync", queries=spec.queries, timeout_s=max(left_s, MIN_SYNC_S))
             case wl.GossipStorm():
                 self._mark(f"{spec.group}: {spec.rate_per_s:g} updates/s", self._lasts_s(spec))
                 await self._call(

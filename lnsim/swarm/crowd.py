@@ -78,6 +78,8 @@ class LightCrowd:
         self._place = place
         self._dialler = dialler
         self._pings = Pings(ping_interval_s, runtime.random)
+        for figure in ("ping.answered", "ping.late", "swarm.lost", "swarm.refused"):
+            recorder.count(figure, 0)  # told also where there is none
         self._listens = listens
         self._sweeping: asyncio.Task[None] | None = None
         self.peers: list[LightPeer] = []
