@@ -165,6 +165,35 @@ async def test_tor_reads_its_torrc_again(network, lntor):
     assert await reachable(network, address, circuit="after") < RESTART_S
 
 
+async def test_with_the_service_in_torrc_reading_it_again_fails_no_stream(network, lntor):
+    tor = network.join("steady", "SocksPort 0", wait=False)
+    made = lntor(tor=tor)
+    _, lines = await made.call("torrc", "--service")
+    tor.stop()
+    tor.lines += tuple(line for line in lines.splitlines() if line.startswith("HiddenService"))
+    tor.start()
+    tor.wait_bootstrapped(100, 30)
+    address = await made.start().serving()
+    await reachable(network, address)
+    tor.signal(signal.SIGHUP)
+    answers = []
+    for _ in range(10):
+        answers += await asyncio.gather(*(visit(network, address) for _ in range(5)))
+    assert None not in answers
+    await made.stop()
+    tor.stop()
+
+
+async def test_an_instance_of_an_onionbalance(network, lntor):
+    common = lntor().start()
+    master = (await common.serving()).partition(":")[0]
+    made = lntor(service={"onion_balance_master": master}).start()
+    await made.serving()
+    assert (made.directory / "onion/ob_config").read_text() == f"MasterOnionAddress {master}\n"
+    with network.service.control() as control:
+        assert ("HiddenServiceOnionBalanceInstance", "1") in control.get_conf("HiddenServiceOptions")
+
+
 async def test_a_cut_control_connection_is_made_anew_and_no_stream_fails(network, lntor):
     made = lntor()
     proxy = await ControlProxy(made.directory / "control.sock", network.service.control_socket).start()
