@@ -11,7 +11,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from lnsim.explore.draw import base
 from lnsim.explore.search import Found, search, smallest
 from lnsim.explore.world import what_breaks
 from lnsim.scenario.load import dump, load
@@ -25,7 +24,9 @@ SECONDS = {"s": 1, "m": 60, "h": 3_600}
 
 
 def explore(
-    file: Annotated[Path | None, typer.Argument(help="Faults come on top of this scenario.")] = None,
+    file: Annotated[
+        Path | None, typer.Argument(help="Faults come on top of this scenario; else of small random ones.")
+    ] = None,
     *,
     seeds: Annotated[
         int | None, typer.Option(min=1, help="How many; without it, until the time is up.")
@@ -38,7 +39,7 @@ def explore(
 ) -> None:
     """Run random faults over many seeds; exit status 1 and the smallest failing scenario if something breaks."""
     try:
-        scenario = base() if file is None else load(file)
+        scenario = None if file is None else load(file)
         until_s = _seconds(time_) if time_ else None
     except Refused as error:
         _fail(str(error))

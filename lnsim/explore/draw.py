@@ -14,30 +14,50 @@ FIRST_FAULT_S = 1.0
 SLOW_SHARE = 0.4  # of seeds whose disk is slow throughout
 CALM_S = 2.0  # without a new fault at the end
 DURATION_S = 20.0
+HODL_SHARE = 0.4  # of networks with held payments
+CHURN_SHARE = 0.3  # of networks whose channels come and go
 
 Draw = random.Random
 
 
-def base() -> Scenario:
-    """What is explored where no file is named: a small network in which everybody pays everybody."""
-    payments = wl.Payments(
-        payers=("payers", "hub"),
-        payees=("payers", "hub"),
-        rate_per_s=3.0,
-        amount_msat=(1_000, 30_000_000),
-        multipart=0.1,
-        timeout_s=20.0,
+def scenario_of(seed: int) -> Scenario:
+    """What is explored where no file is named: a small network of this seed in which everybody pays everybody."""
+    draw = random.Random(f"network {seed}")
+    channels = ChannelsSpec(
+        each=draw.randint(1, 3),
+        capacity_sat=draw.choice((100_000, 300_000, 2_000_000)),
+        type=draw.choice(("anchors", "anchors", "static_remotekey")),
+        announce=draw.random() < 0.8,
     )
+    peers = {"payers": PeersSpec(count=draw.randint(2, 4), channels=channels)}
+    slots = draw.choice((3, 10, 30))  # few run out
+    workloads: list[wl.Workload] = [_payments(draw, channels)]
+    if draw.random() < HODL_SHARE:
+        in_flight = draw.randint(1, 2 * slots)
+        hold_s = _seconds(draw, 0.1, 8.0)
+        workloads.append(wl.Hodl(payers=("payers",), payees=("payers",), in_flight=in_flight, hold_s=hold_s))
+    if draw.random() < CHURN_SHARE:
+        workloads.append(wl.ChannelChurn(group="payers", rate_per_s=0.3, open_for_s=_seconds(draw, 0.5, 6.0)))
+    cluster = ClusterSpec(frontends=draw.randint(1, 3), channels={"max_accepted_htlcs": slots})
     return Scenario(
         name="explore",
         claim="Whatever breaks, no msat is lost.",
         duration_s=DURATION_S,
-        topology=Topology(
-            cluster=ClusterSpec(frontends=2),
-            peers={"payers": PeersSpec(count=3, channels=ChannelsSpec(each=2, capacity_sat=300_000))},
-            chain=ChainSpec(block_interval_s=5.0),
-        ),
-        workloads=(payments,),
+        topology=Topology(cluster=cluster, peers=peers, chain=ChainSpec(block_interval_s=3.0)),
+        workloads=tuple(workloads),
+    )
+
+
+def _payments(draw: Draw, channels: ChannelsSpec) -> wl.Payments:
+    """Unannounced channels are found through the hints of invoices alone."""
+    return wl.Payments(
+        payers=("payers", "hub"),
+        payees=("payers", "hub"),
+        rate_per_s=_seconds(draw, 1.0, 8.0),
+        amount_msat=(1_000, channels.capacity_sat * 100),
+        keysend=0.5 if channels.announce else 0.0,
+        multipart=0.1 if channels.each > 1 else 0.0,
+        timeout_s=20.0,
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 import msgspec
 from msgspec import Struct
 
-from lnsim.explore.draw import with_faults
+from lnsim.explore.draw import scenario_of, with_faults
 from lnsim.explore.shrink import shrink
 from lnsim.scenario.check import check
 from lnsim.scenario.model import Scenario
@@ -36,16 +36,16 @@ class Found(Struct, frozen=True):
     runs: int
 
 
-def try_seed(base: Scenario, seed: int, run: Runs) -> Tried:
-    """Faults of this seed on top of the scenario, run once."""
-    scenario = with_faults(base, seed)
+def try_seed(base: Scenario | None, seed: int, run: Runs) -> Tried:
+    """Faults of this seed on top of the scenario, or of a network of this seed; run once."""
+    scenario = with_faults(scenario_of(seed) if base is None else base, seed)
     began_s = time.perf_counter()
     complaints = run(scenario, seed)
     return Tried(seed, scenario, complaints, time.perf_counter() - began_s)
 
 
 def search(
-    base: Scenario, seeds: Iterator[int], jobs: int, until_s: float | None, run: Runs
+    base: Scenario | None, seeds: Iterator[int], jobs: int, until_s: float | None, run: Runs
 ) -> Iterator[Tried]:
     """What came of each seed, as they end. `run` is a module's function where `jobs` is more than one."""
     began_s = time.perf_counter()

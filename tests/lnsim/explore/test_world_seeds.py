@@ -2,7 +2,7 @@
 
 import pytest
 
-from lnsim.explore.draw import base, with_faults
+from lnsim.explore.draw import scenario_of, with_faults
 from lnsim.explore.world import what_breaks
 
 SEEDS = range(24)  # a minute of one core; `lnsim explore` takes as many as one likes
@@ -10,4 +10,4 @@ SEEDS = range(24)  # a minute of one core; `lnsim explore` takes as many as one 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost(seed):
-    assert what_breaks(with_faults(base(), seed), seed) == ()
+    assert what_breaks(with_faults(scenario_of(seed), seed), seed) == ()
