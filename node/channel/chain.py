@@ -98,7 +98,7 @@ def block(ch: Channel, event: events.Block, keys: ChannelKeys, policy: Policy) -
         return forget(ch, "the funding transaction was not confirmed in time")
     if ch.phase in ENDED or ch.phase in OPENING or ch.phase is Phase.CLOSING:
         return ch, ()
-    due = overdue(ch, policy)
+    due = "" if ch.unproven else overdue(ch, policy)  # the peer may have what settles it
     return force_close(ch, keys, due) if due else (ch, ())
 
 

@@ -116,6 +116,10 @@ class FundingSpent(Struct, frozen=True):
     height: int = 0
 
 
+class Restored(Struct, frozen=True):
+    """The database is an older copy: until the peer shows that it knows no more, ours may be revoked."""
+
+
 class Block(Struct, frozen=True):
     """The chain's newest height. Also the second event of every channel after a restart."""
 
@@ -140,5 +144,6 @@ Event = (
     | FundingConfirmed
     | FundingUnconfirmed
     | FundingSpent
+    | Restored
     | Block
 )

@@ -54,6 +54,8 @@ def forget(ch: Channel, reason: str, *, tell: bool = True) -> tuple[Channel, Eff
 
 def force_close(ch: Channel, keys: ChannelKeys, reason: str, *, tell: bool = True) -> tuple[Channel, Effects]:
     """Publish our commitment; everything that claiming from the chain needs stays in the channel."""
+    if ch.unproven:
+        return lose_data(ch, reason)
     tx = commitments.published(ch, keys)
     after, dropped = end_by_force(ch, Phase.FORCE_CLOSED, reason)
     sends = (Send(error(ch, reason)),) if tell and ch.link is not Link.OFFLINE else ()
@@ -67,7 +69,7 @@ def end_by_force(ch: Channel, phase: Phase, reason: str) -> tuple[Channel, Effec
 
 
 def lose_data(ch: Channel, reason: str) -> tuple[Channel, Effects]:
-    """The peer proved that our state is old: ask it to close, since what we would publish is revoked."""
+    """Our state is old, or may be: ask the peer to close, since what we would publish is revoked."""
     after, dropped = end_by_force(ch, Phase.DATA_LOSS, reason)
     return after, (Store(), Send(error(ch, reason)), *dropped, ForceClosed(reason))
 

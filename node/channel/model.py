@@ -222,6 +222,7 @@ class Channel(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     # the end
     closing: Closing | None = None
+    unproven: bool = False  # of an older copy of the database: what we would publish may be revoked
     failure: str = ""  # why it failed; sent again as an error to a peer that comes back
     spent: Spent | None = None
     height: int = 0  # of the newest block that we were told of

@@ -34,6 +34,13 @@ def disconnected(ch: Channel) -> tuple[Channel, Effects]:
     return after, (Store(), *dropped)
 
 
+def restored(ch: Channel) -> tuple[Channel, Effects]:
+    """Nothing of this channel is published before its peer has shown where it stands."""
+    if ch.phase in ENDED or ch.phase in OPENING or ch.phase is Phase.CLOSING:
+        return ch, ()
+    return replace(ch, unproven=True), (Store(),)
+
+
 def connected(ch: Channel, features: Negotiated, keys: ChannelKeys) -> tuple[Channel, Effects]:
     """Say where we are, before anything else is said about the channel."""
     if ch.phase in ENDED:
@@ -78,9 +85,9 @@ def receive_reestablish(
         messages = [ready_message(ch, keys), *messages]
     if ch.closing is not None and ch.closing.shutdown_sent:
         messages.append(shutdown_message(ch))
-    after, decisions = _send_decisions(replace(ch, link=Link.ONLINE))
+    after, decisions = _send_decisions(replace(ch, link=Link.ONLINE, unproven=False))
     effects: list[Effect] = [Send(sent) for sent in messages + decisions]
-    return after, (Store(), *effects) if decisions else tuple(effects)
+    return after, (Store(), *effects) if decisions or ch.unproven else tuple(effects)
 
 
 def _proves_our_loss(ch: Channel, message: ChannelReestablish, keys: ChannelKeys) -> bool:

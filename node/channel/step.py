@@ -30,7 +30,7 @@ from node.channel.model import (
     State,
 )
 from node.channel.parameters import Policy
-from node.channel.reestablish import connected, disconnected, receive_reestablish
+from node.channel.reestablish import connected, disconnected, receive_reestablish, restored
 from node.channel.signing import receive_commitment_signed, receive_revoke_and_ack, sign
 from node.crypto.derivation import ChannelKeys
 from node.errors import PeerFault, Refused
@@ -92,6 +92,8 @@ def _step(ch: Channel, event: events.Event, keys: ChannelKeys, policy: Policy) -
             return connected(ch, features, keys)
         case events.Disconnected():
             return disconnected(ch)
+        case events.Restored():
+            return restored(ch)
         case events.Shutdown():
             return _followed(closing.shutdown(ch, event, keys), keys, policy)
         case events.ForceClose(command_id, reason):

@@ -5,7 +5,19 @@ import pytest
 from channel_pair import ANCHORS, HEIGHT, STATIC, Pair, assert_agree, preimage
 
 from node.channel import effects as fx
-from node.channel.events import Connected, Disconnected, Fail, Fulfill, Received, Sign, Taken, UpdateFee
+from node.channel.events import (
+    Block,
+    Connected,
+    Disconnected,
+    Fail,
+    ForceClose,
+    Fulfill,
+    Received,
+    Restored,
+    Sign,
+    Taken,
+    UpdateFee,
+)
 from node.channel.model import Phase, State, decode
 from node.crypto.derivation import per_commitment_secret
 from node.crypto.hashes import sha256
@@ -394,3 +406,44 @@ def test_a_restart_brings_back_what_nobody_has_decided():
     assert [e.htlc.id for e in pair.bob.told(fx.HtlcReady)] == [htlc_id]
     pair.bob.do(Taken(htlc_id))
     assert pair.bob.channel.received[htlc_id].onion == b""
+
+
+def commitments_published(end):
+    return [effect for effect in end.told(fx.Publish) if effect.why == "commitment"]
+
+
+def restored_with_an_htlc():
+    """Alice's database is an older copy, and the HTLC in it has timed out meanwhile."""
+    pair = Pair().ready()
+    pair.add(pair.alice, expiry=HEIGHT + 100)
+    pair.settle()
+    pair.disconnect()
+    assert isinstance(pair.alice.do(Restored())[0], fx.Store)
+    pair.alice.do(Block(HEIGHT + 200))
+    return pair
+
+
+def test_a_restored_state_is_not_published_before_the_peer_has_shown_where_it_stands():
+    pair = restored_with_an_htlc()
+    assert pair.alice.channel.phase is Phase.NORMAL
+    pair.alice.do(ForceClose(9, "asked for"))
+    assert pair.alice.channel.phase is Phase.DATA_LOSS
+    assert not commitments_published(pair.alice)
+
+
+def test_a_restored_state_that_the_peer_confirms_is_as_good_as_any():
+    pair = restored_with_an_htlc()
+    pair.reconnect()
+    pair.settle()
+    assert not pair.alice.channel.unproven
+    pair.alice.do(Block(HEIGHT + 201))
+    assert pair.alice.channel.phase is Phase.FORCE_CLOSED
+    assert commitments_published(pair.alice)
+
+
+def test_an_account_that_cannot_be_is_no_reason_to_publish_a_restored_state():
+    pair = Pair().ready()
+    pair.alice.do(Restored())
+    reestablish_of(pair, next_commitment_number=50, next_revocation_number=40)
+    assert pair.alice.channel.phase is Phase.DATA_LOSS
+    assert not commitments_published(pair.alice)
