@@ -61,7 +61,7 @@ class Frontend:
         """Connect to the backend; the port opens once the graph is current (`listening`)."""
         spawn = self.runtime.spawn
         self._tasks = [
-            spawn(self.uplink.run(self._config.backend, self._config.reconnect_s), "uplink"),
+            spawn(self.uplink.run(self._config.backends, self._config.reconnect_s), "uplink"),
             spawn(self._sweep(), "sweep"),
         ]
 

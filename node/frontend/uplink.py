@@ -1,7 +1,8 @@
 """The frontend's end of the link: keeps it up, and turns the backend's frames into calls."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from typing import Protocol, assert_never, cast
 
 from node.errors import MalformedMessage
@@ -37,6 +38,7 @@ from node.link.messages import (
 from node.runtime import logs
 from node.runtime.runtime import Runtime
 
+CONNECT_TIMEOUT_S = 5.0  # a host that is gone does not even refuse
 WELCOME_TIMEOUT_S = 10.0  # from the connection on; a backend that is there answers in milliseconds
 
 log = logs.get("uplink")
@@ -78,22 +80,26 @@ class Uplink(asyncio.Protocol):
 
     # keeping it up
 
-    async def run(self, address: str, pause_s: float) -> None:
-        """Connect, again and again: a frontend never ends because its backend is away."""
-        away = False
-        while True:
+    async def run(self, addresses: Sequence[str], pause_s: float) -> None:
+        """Connect, again and again: a frontend never ends because its backend is away.
+
+        Of several addresses one leads; the others do not listen, or are not welcomed.
+        """
+        away: set[str] = set()
+        for address in cycle(addresses):
             self._lost.clear()
             self._reader = frames.FrameReader()
             try:
-                await self._runtime.connect(address, lambda: self)
+                async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                    await self._runtime.connect(address, lambda: self)
             except (OSError, TimeoutError) as error:
-                if not away:  # said once: it is tried again and again
+                if address not in away:  # said once: it is tried again and again
                     log.warning("no_backend", address=address, error=str(error), again_s=pause_s)
-                away = True
+                away.add(address)
             else:
-                away = False
+                away.discard(address)
                 await self._lost.wait()
-            await asyncio.sleep(pause_s * (0.5 + self._runtime.random.random()))
+            await asyncio.sleep(pause_s / len(addresses) * (0.5 + self._runtime.random.random()))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports are not asyncio's subclasses

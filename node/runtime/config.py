@@ -87,6 +87,10 @@ class BackendConfig(Section, frozen=True):
     alias: Annotated[str, about("name in the node_announcement, at most 32 bytes", max_length=32)] = "lnnode"
     color: Annotated[str, about("RRGGBB for maps of the network", pattern="^[0-9a-fA-F]{6}$")] = "3399ff"
     announce_addresses: Annotated[tuple[str, ...], about("HOST:PORT where peers reach the frontends")] = ()
+    database: Annotated[str, about("postgresql://USER@HOST/NAME; empty: SQLite in DATA_DIR")] = ""
+    lease_s: Annotated[
+        float, about("with PostgreSQL: a backend that died is replaced after so long", ge=0.5)
+    ] = 10.0
     link: Annotated[str, about("where frontends connect; empty: DATA_DIR/link.sock")] = ""
     api: Annotated[str, about("where the HTTP API listens; empty: DATA_DIR/api.sock")] = ""
     api_password: Annotated[str, about("asked for by the API where it listens on TCP")] = ""
@@ -123,10 +127,16 @@ class FrontendConfig(Section, frozen=True):
 
     id: Annotated[str, about("names this frontend in logs and metrics; empty: f and the process id")] = ""
     listen: Annotated[str, about("where peers connect; frontends of one host share it")] = "0.0.0.0:9735"
-    backend: Annotated[str, about("the backend's link address")] = "unix:~/.lnnode/link.sock"
+    backend: Annotated[
+        str | tuple[str, ...], about("the backend's link address; a list, with those of its standbys")
+    ] = "unix:~/.lnnode/link.sock"
     max_connections: Annotated[int, about("sockets that this frontend holds at most", ge=1)] = 20_000
     reconnect_s: Annotated[float, about("pause before the backend is tried again", gt=0)] = 0.5
     log: LogConfig = LogConfig()
+
+    @property
+    def backends(self) -> tuple[str, ...]:
+        return (self.backend,) if isinstance(self.backend, str) else self.backend
 
 
 class StandaloneConfig(Section, frozen=True):
@@ -162,6 +172,7 @@ def load(kind: type[C], path: Path | None, environment: Mapping[str, str] = os.e
         config = msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:
         raise Refused(f"{source}: {_explain(error, kind)}") from error
+    _check_database(config, source)
     _check_addresses(config, source)
     inner = config.backend if isinstance(config, StandaloneConfig) else config
     _check_link(inner, source)
@@ -212,13 +223,29 @@ def _explain(error: msgspec.ValidationError, kind: type[Section]) -> str:
 
 
 def _check_addresses(config: Section, source: str) -> None:
-    for name in ("link", "api", "listen", "backend"):
-        address = getattr(config, name, "")
-        if address and isinstance(address, str):
+    for name in ("link", "api", "listen", "backends"):
+        for address in _addresses(config, name):
             try:
                 split_address(address)
             except Refused as error:
-                raise Refused(f"{source}: {name}: {error}") from error
+                raise Refused(f"{source}: {name.removesuffix('s')}: {error}") from error
+
+
+def _addresses(config: Section, name: str) -> tuple[str, ...]:
+    """Those that are set, of a field that has one or of one that has several."""
+    value = getattr(config, name, "")
+    return (value,) if value and isinstance(value, str) else tuple(value)
+
+
+def _check_database(config: Section, source: str) -> None:
+    """The URL is not shown: it may hold a password."""
+    if isinstance(config, StandaloneConfig) and config.backend.database:
+        raise Refused(f"{source}: backend.database: a standalone node has its own; use `lnnode backend`")
+    if isinstance(config, FrontendConfig) and not config.backends:
+        raise Refused(f"{source}: backend: names none; say unix:PATH")
+    database = getattr(config, "database", "")
+    if database and not database.startswith(("postgresql://", "postgres://")):
+        raise Refused(f"{source}: database: is no PostgreSQL URL; say postgresql://USER@HOST/NAME")
 
 
 def _check_bitcoind(config: Section, source: str) -> None:
@@ -243,9 +270,9 @@ def _check_bitcoind(config: Section, source: str) -> None:
 
 def _check_link(config: Section, source: str) -> None:
     """Transport keys of peers go over the link: never in clear where others listen, or come in by themselves."""
-    for name in ("link",) if isinstance(config, BackendConfig) else ("backend",):
-        address = getattr(config, name, "")
-        if address and split_address(address)[0] == "tcp":
+    name = "link" if isinstance(config, BackendConfig) else "backend"
+    for address in _addresses(config, "link" if name == "link" else "backends"):
+        if split_address(address)[0] == "tcp":
             raise Refused(f"{source}: {name}: TLS between hosts is not there yet; use unix:PATH on one host")
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from msgspec import msgpack
 from msgspec.structs import replace
 from noise_client import INIT, Site
+from scripted_backend import ScriptedBackend
 
 from lnsim.graph_generator import message_of
 from node.gossip.graph import ChannelRemoved
@@ -276,3 +277,26 @@ async def test_a_stray_act_for_an_established_session_changes_nothing(site: Site
     client, ready = await site.peer("ann", INIT)
     site.backend.send(Act(ready.session, bytes(50)), GraphCurrent(0))
     await client.pinged()
+
+
+async def test_of_several_backends_the_one_that_answers_is_taken_and_later_the_one_that_took_over(
+    site: Site, tmp_path
+):
+    """A standby does not listen. Which term counts is known from whoever was welcomed."""
+    other = ScriptedBackend(site.runtime, str(tmp_path / "other.sock"))
+    other.epoch = 2
+    frontend = await site.open(backend=(other.address, site.backend.address))
+    assert frontend.uplink.highest_epoch == 1
+    await other.start()
+    site.backend.stop()
+    (hello,) = await other.heard.first(Hello)
+    assert hello.highest_epoch == 1
+    await site.listening()
+    assert frontend.uplink.highest_epoch == 2
+
+    await site.backend.start()  # its term is over, and it does not know
+    other.hang_up()
+    await other.heard.first(Hello, 2)
+    await site.listening()
+    assert frontend.uplink.welcomed.epoch == 2
+    other.stop()

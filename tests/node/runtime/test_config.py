@@ -11,7 +11,14 @@ import pytest
 import yaml
 
 from node.errors import Refused
-from node.runtime.config import KINDS, BackendConfig, FrontendConfig, documented_defaults, load
+from node.runtime.config import (
+    KINDS,
+    BackendConfig,
+    FrontendConfig,
+    StandaloneConfig,
+    documented_defaults,
+    load,
+)
 from node.runtime.runtime import SystemRuntime, join_address, split_address
 
 
@@ -178,3 +185,25 @@ def test_what_is_no_address_is_refused(text: str) -> None:
 
 def test_a_frontend_needs_no_field_at_all() -> None:
     assert load(FrontendConfig, None, {}).listen == "0.0.0.0:9735"
+
+
+def test_a_frontend_may_know_several_backends(file) -> None:
+    config = load(FrontendConfig, file("backend: ['unix:/a', 'unix:/b']"), {})
+    assert config.backends == ("unix:/a", "unix:/b")
+    one = load(FrontendConfig, file(""), {"LNNODE_BACKEND": "unix:/c"})
+    assert one.backends == ("unix:/c",)
+    for text, words in (("[]", "names none"), ("['unix:/a', nowhere]", '"nowhere" is no address')):
+        with pytest.raises(Refused, match=words):
+            load(FrontendConfig, file(f"backend: {text}"), {})
+
+
+def test_a_database_url_that_is_none_is_refused_without_showing_its_password(file) -> None:
+    text = "bitcoind: {user: u}\ndatabase: 'postgres//me:secret@host/x'"
+    with pytest.raises(Refused, match="postgresql://USER@HOST/NAME") as refusal:
+        load(BackendConfig, file(text), {})
+    assert "secret" not in str(refusal.value)
+
+
+def test_a_standalone_node_has_a_database_of_its_own(file) -> None:
+    with pytest.raises(Refused, match="lnnode backend"):
+        load(StandaloneConfig, file("backend: {database: 'postgresql:///x', bitcoind: {user: u}}"), {})
