@@ -25,8 +25,9 @@ from lnsim.slow_backend import write_delay
 from lnsim.stage import Chain, Group, LinkState
 from lnsim.worker.fleet import LEAST_COIN_SAT, SPARE_COINS, Fleet, Host, Processes
 from node.backend.identity import CHAIN_HASHES
+from node.backend.sqlite_store import DATABASE
 from node.runtime.config import BackendConfig
-from node.standalone import DATABASE, open_store
+from node.standalone import open_store
 
 MAX_COMPLAINTS = 100
 CHAIN = "chain"

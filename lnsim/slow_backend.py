@@ -5,26 +5,25 @@ How slow is written in a file in its data directory, so that it is still so afte
 
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 
-from node.backend.store import Parameters, Store
+from node.backend.sqlite_store import DATABASE, SqliteStore
+from node.backend.store import Statements, Store
 from node.cli import run_backend
 from node.runtime.config import BackendConfig, load
-from node.standalone import DATABASE
 
 ARGV = (sys.executable, "-m", "lnsim.slow_backend")
 DELAY_FILE = "commit_delay_s"
 
 
-class SlowStore(Store):
+class SlowStore(SqliteStore):
     """Sleeps before each commit, in the thread that commits: what waits for the disk waits longer."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(directory / DATABASE)
         self._delay_file = directory / DELAY_FILE
 
-    def commit(self, statements: Iterable[tuple[str, list[Parameters]]]) -> None:
+    def commit(self, statements: Statements) -> None:
         if delay_s := read_delay(self._delay_file):
             time.sleep(delay_s)
         super().commit(statements)

@@ -11,3 +11,7 @@ class PeerFault(Exception):  # noqa: N818 - names who is at fault
 
 class Refused(Exception):  # noqa: N818 - the answer to our own command
     """Our own command cannot be carried out; nothing has changed."""
+
+
+class Ended(Refused):
+    """What was running cannot go on; started again (a supervisor does that) it may."""

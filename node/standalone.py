@@ -1,6 +1,7 @@
 """A backend and one frontend in one process: a node for one machine, and what every simulated peer with channels is."""
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 from node.backend.backend import Backend
@@ -9,6 +10,7 @@ from node.backend.bitcoind_rpc import BitcoindRpc, Credentials
 from node.backend.chain_client import ChainClient
 from node.backend.chain_watcher import Hints
 from node.backend.commands import Commands
+from node.backend.sqlite_store import DATABASE, SqliteStore
 from node.backend.store import Store
 from node.errors import Refused
 from node.frontend.frontend import Frontend
@@ -17,7 +19,6 @@ from node.runtime.http_client import HttpClient
 from node.runtime.release import release
 from node.runtime.runtime import Runtime
 
-DATABASE = "lnnode.sqlite"
 START_TIMEOUT_S = 30.0
 
 
@@ -46,8 +47,25 @@ def _credentials(config: BitcoindConfig) -> Credentials:
 
 
 def open_store(config: BackendConfig) -> Store:
+    """The SQLite database of this host. Raises Refused."""
     config.directory.mkdir(parents=True, exist_ok=True)
-    return Store(config.directory / DATABASE)
+    return SqliteStore(config.directory / DATABASE)
+
+
+async def lead(
+    config: BackendConfig, runtime: Runtime, opened: Callable[[BackendConfig], Store], *, standby: bool
+) -> Store:
+    """The database that the configuration names, once it is ours; `opened`: one of this host's. Raises Refused."""
+    if not config.database:
+        if standby:
+            raise Refused("--standby: two backends share a PostgreSQL database; set `database`")
+        return opened(config)
+    try:
+        from node.backend import leadership
+    except ImportError as error:
+        raise Refused(f"database: {error}; install lnsim[postgres]") from error
+    config.directory.mkdir(parents=True, exist_ok=True)
+    return await leadership.lead(config, runtime, standby=standby)
 
 
 class Standalone:
@@ -59,11 +77,20 @@ class Standalone:
         runtime: Runtime,
         client: ChainClient | None = None,
         hints: Hints | None = None,
+        *,
+        accept_older: bool = False,
     ) -> None:
         self._http: HttpClient | None = None
         if client is None:
             client, self._http = chain_client(config.backend.bitcoind)
-        self.backend = Backend(runtime, config.backend, client, open_store(config.backend), release(), hints)
+        store = open_store(config.backend)
+        try:
+            self.backend = Backend(
+                runtime, config.backend, client, store, release(), hints, accept_older=accept_older
+            )
+        except Refused:
+            store.close()
+            raise
         frontend = FrontendConfig(listen=config.listen, backend=config.backend.link_address, reconnect_s=0.1)
         # Two nodes on one port would each get some of the other's peers.
         self.frontend = Frontend(runtime, frontend, "standalone", release(), share_port=False)

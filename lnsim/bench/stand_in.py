@@ -14,7 +14,7 @@ from node.backend.handshakes import Handshakes
 from node.backend.journal import Journal
 from node.backend.links import FrontendLink
 from node.backend.session import Session
-from node.backend.store import Store
+from node.backend.sqlite_store import SqliteStore
 from node.crypto.keys import public_key
 from node.gossip.graph import Delta, Graph
 from node.gossip.raw import ChannelFields
@@ -54,7 +54,7 @@ class StandIn:
         for delta in deltas:
             self.graph.apply(delta)
         self.asked_s: float | None = None  # when the first frontend wanted the graph
-        self._store = Store(directory / "stand-in.sqlite")
+        self._store = SqliteStore(directory / "stand-in.sqlite")
         journal = Journal(runtime, self._store)
         self._keeper = GraphKeeper(runtime, journal, self.graph, NoChain())
         self._handshakes = Handshakes(runtime, NODE_SECRET, HANDSHAKES_PER_S)
@@ -63,6 +63,9 @@ class StandIn:
     @property
     def graph_sequence(self) -> int:
         return self.graph.sequence
+
+    def may_speak(self) -> bool:
+        return True
 
     async def start(self) -> None:
         self._listener = await self.runtime.listen(

@@ -1,6 +1,7 @@
 """The backend: everything that knows about money, wired together."""
 
 import asyncio
+from functools import partial
 
 from node.backend import identity
 from node.backend.announcer import Announcer
@@ -13,19 +14,20 @@ from node.backend.dialler import Dialler
 from node.backend.graph_keeper import GraphKeeper
 from node.backend.handshakes import Handshakes
 from node.backend.htlcs import Htlcs
-from node.backend.journal import Journal
+from node.backend.journal import MAX_AWAY_S, Journal
 from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.openings import Openings
 from node.backend.pathfinding import Pathfinding
 from node.backend.receiving import Receiving
 from node.backend.sending import Sending
 from node.backend.session import Session
-from node.backend.store import Store
+from node.backend.store import COPY, Store
 from node.backend.switchboard import Switchboard
+from node.backend.watermark import WARNING, Watermark
 from node.channel import effects as fx
 from node.channel.parameters import Policy
 from node.crypto.keys import public_key
-from node.errors import Refused
+from node.errors import Ended, Refused
 from node.gossip.graph import Graph
 from node.gossip.raw import ChannelFields
 from node.gossip.validation import FundingOutput, assumed_funding
@@ -40,6 +42,8 @@ SWEEP_INTERVAL_S = 0.5
 HELLO_TIMEOUT_S = 10.0
 BEAT_EVERY = 2  # sweeps
 SLOW_EVERY = 20  # sweeps: announcements
+NOTE_EVERY = 60  # sweeps: how far the database has come
+STOP_TIMEOUT_S = 5.0  # for a database that is away; what it did not confirm was not said either
 SMALL_GRAPH = 1_000  # channels: below, every new peer is asked for what it knows
 MAX_SYNCS = 5  # peers that are asked for their whole graph; news comes from all of them
 
@@ -57,7 +61,10 @@ class Backend:
         store: Store,
         version: str,
         hints: Hints | None = None,
+        *,
+        accept_older: bool = False,
     ) -> None:
+        """`accept_older`: start also on a database that is behind its watermark."""
         if config.network == "mainnet" and not config.accept_mainnet_without_onchain_claims:
             raise Refused(
                 "mainnet is refused: unilateral closes are not claimed on-chain yet; "
@@ -70,19 +77,29 @@ class Backend:
         self.version = version
         self._hints = hints
         self.stop_requested = asyncio.Event()
-        first = store.meta("epoch") is None
-        seed = identity.load_seed(config.directory, runtime.entropy(identity.SEED_SIZE), first=first)
+        known = store.meta("node_id")
+        seed = identity.load_seed(config.directory, runtime.entropy(identity.SEED_SIZE), first=known is None)
         self._secret = identity.node_secret(seed)
         self.node_id = public_key(self._secret)
+        identity.check_owner(known, self.node_id)
+        self._watermark = Watermark(config.directory)
+        is_copy = store.meta(COPY) is not None
+        self._restored = accept_older and (is_copy or not self._watermark.vouches(store.found))
+        if not accept_older:
+            if is_copy:
+                raise Refused(f"the database is a backup, and older than what it was taken of: {WARNING}")
+            self._watermark.check(store.found)
         self.chain_hash = identity.CHAIN_HASHES[config.network]
         self.invoice_network = identity.INVOICE_NETWORKS[config.network]
         self.features = identity.FEATURES.to_bytes()
         self.limits = Limits(flush_interval_s=config.flush_interval_s)
-        self.epoch = int.from_bytes(store.meta("epoch") or b"", "big") + 1
+        self.epoch = store.epoch
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: Listener | None = None
         self._greeting: dict[FrontendLink, float] = {}  # no hello yet, and until when it may come
         self._syncs = 0
+        self._led_s = runtime.monotonic()
+        self._is_silent = False  # because the lease ran out
         self._build(identity.channel_seed(seed))
         self.chain: ChainDesk
 
@@ -163,9 +180,12 @@ class Backend:
             self.config.channels.feerate_per_kw,
         )
         self.openings.shutdown_script = await self._wallet_script()
-        identity.remember(self.store, self.node_id, self.epoch)
         self._load()
+        if self._restored:
+            self.channels.restored(self.store)
+        identity.remember(self.store, self.node_id)
         self._resume(tip.height)
+        self._watermark.note(self.node_id, self.store.position)
         spawn = self.runtime.spawn
         self._tasks = [
             spawn(self.journal.run(), "journal"),
@@ -211,9 +231,14 @@ class Backend:
             self._listener.close()
         for link in list(self.switchboard.links.values()):
             link.close()
-        if self._tasks and not self._tasks[0].done():
+        if self._tasks:
             await asyncio.sleep(0)
-            await self.journal.settled()
+            settled = asyncio.ensure_future(self.journal.settled())
+            await asyncio.wait(
+                (settled, self._tasks[0]), timeout=STOP_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            settled.cancel()
+            self._watermark.note(self.node_id, self.store.position)
         for task in self._tasks:
             task.cancel()
         self.store.close()
@@ -239,12 +264,33 @@ class Backend:
     def graph_sequence(self) -> int:
         return self.graph.sequence
 
+    def may_speak(self) -> bool:
+        try:
+            return self.store.leads()
+        except Ended:
+            return False
+
+    def _look_at_lease(self) -> None:
+        """Also where nothing is to be stored or said. Raises Ended once another backend leads, or nobody for long."""
+        now_s, led_s = self.runtime.monotonic(), self._led_s
+        if self.store.leads():
+            if self._is_silent:
+                log.info("lease_renewed")
+            self._led_s, self._is_silent = now_s, False
+            return
+        if not self._is_silent:
+            log.error("lease_ran_out", remedy="is the database away?")
+        self._is_silent = True
+        if now_s - led_s > MAX_AWAY_S:
+            raise Ended("the lease ran out and can't be renewed; nothing is lost: is the database away?")
+
     async def _sweep(self) -> None:
         """One timer for all that is merely due."""
         turn = 0
         while True:
             await asyncio.sleep(SWEEP_INTERVAL_S)
             turn += 1
+            self._look_at_lease()
             self.receiving.sweep()
             self.sending.sweep()
             self.dialler.sweep()
@@ -254,6 +300,9 @@ class Backend:
                 self._greet()
             if turn % SLOW_EVERY == 0:
                 self.announcer.sweep()
+            if turn % NOTE_EVERY == 0:
+                note = partial(self._watermark.note, self.node_id, self.store.position)
+                await self.runtime.run_blocking("watermark", note)
 
     # Surroundings of channels
 

@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 
 from node.backend.journal import Journal
 from node.backend.session import Session
-from node.backend.store import NEXT_KEY_INDEX, Parameters, Store
+from node.backend.store import NEXT_KEY_INDEX, PUT_META, Parameters, Store, add, put
 from node.bitcoin.transaction import txid
 from node.channel import effects as fx
 from node.channel import events as ev
@@ -22,7 +22,9 @@ from node.channel.step import pending_ready, step
 from node.crypto.derivation import ChannelKeys, channel_keys
 from node.runtime import logs
 
-UPSERT = "INSERT OR REPLACE INTO channels (channel_id, key_index, data, closed) VALUES (?, ?, ?, ?)"
+PUT = put("channels")
+PUT_REVOKED = put("revoked")
+ADD_PUBLISH = add("publishes")
 
 # What `Channels._run` leaves to `Channels._run_rare`: the type checker holds the two to it.
 RareEffect = (
@@ -40,8 +42,6 @@ RareEffect = (
     | fx.Closed
 )
 
-PUT_META = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-
 log = logs.get("channel")
 
 
@@ -57,7 +57,8 @@ class Record:
 
     def statement(self) -> tuple[str, Parameters]:
         channel = self.channel
-        return UPSERT, (channel.channel_id, self.key_index, encode(channel), channel.phase is Phase.CLOSED)
+        closed = int(channel.phase is Phase.CLOSED)
+        return PUT, (channel.channel_id, self.key_index, encode(channel), closed)
 
     @property
     def node_id(self) -> bytes:
@@ -117,6 +118,14 @@ class Channels:
         for row in store.channels():
             record = Record(decode(row.data), self.keys(row.key_index), row.key_index)
             self._enter(record)
+
+    def restored(self, store: Store) -> None:
+        """After `load`, of an older copy: what we know may be revoked until the peers have shown what they know.
+
+        Durable before the database counts as ours again.
+        """
+        self.apply_all(self.by_id.values(), ev.Restored())
+        store.commit([(PUT, [record.statement()[1] for record in self.by_id.values()])])
 
     def resume(self, height: int) -> None:
         """After `load`, with everything wired: nobody is connected, and this is the chain's height."""
@@ -251,7 +260,7 @@ class Channels:
         channel_id = record.channel.channel_id
         match effect:
             case fx.StoreRevoked(number, data):
-                journal.write("INSERT OR REPLACE INTO revoked VALUES (?, ?, ?)", channel_id, number, data)
+                journal.write(PUT_REVOKED, channel_id, number, data)
             case fx.Identify():
                 self._identify(record, effect)
             case fx.Forget():
@@ -267,7 +276,7 @@ class Channels:
             case fx.WatchFunding():
                 journal.publish(partial(around.watch_funding, record, effect))
             case fx.Publish(tx, why):
-                journal.write("INSERT OR IGNORE INTO publishes VALUES (?, ?, ?)", txid(tx), tx, why)
+                journal.write(ADD_PUBLISH, txid(tx), tx, why)
                 journal.publish(partial(around.publish, tx, why))
             case fx.Ready():
                 self.tell(partial(around.ready, record))

@@ -7,7 +7,7 @@ from node.backend.channels import Channels
 from node.backend.handshakes import Handshakes
 from node.backend.journal import Journal
 from node.backend.session import Session
-from node.backend.store import Store
+from node.backend.store import Store, put
 from node.backend.switchboard import Switchboard
 from node.channel.model import ENDED
 from node.errors import Refused
@@ -16,6 +16,7 @@ from node.gossip.raw import node_addresses
 from node.runtime import logs
 from node.runtime.runtime import Runtime, join_address
 
+PUT = put("peers")
 FIRST_PAUSE_S = 0.5
 MAX_PAUSE_S = 60.0
 PAUSE_FACTOR = 2.0
@@ -66,7 +67,7 @@ class Dialler:
         session = await self._switchboard.connect(node_id, address, self._handshakes.initiator(node_id))
         if self._addresses.get(node_id) != address:
             self._addresses[node_id] = address
-            self._journal.write("INSERT OR REPLACE INTO peers VALUES (?, ?)", node_id, address)
+            self._journal.write(PUT, node_id, address)
         return session
 
     def sweep(self) -> None:

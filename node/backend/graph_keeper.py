@@ -7,7 +7,7 @@ from typing import Protocol, assert_never
 
 from node.backend.journal import Journal
 from node.backend.links import FrontendLink
-from node.backend.store import Store
+from node.backend.store import Store, put
 from node.gossip import raw as gossip
 from node.gossip.graph import (
     ChannelAdded,
@@ -224,7 +224,7 @@ class GraphKeeper:
 
 
 _CHANNEL, _UPDATE, _NODE = 0, 1, 2
-PUT = "INSERT OR REPLACE INTO gossip VALUES (?, ?, ?, ?)"  # a `row`
+PUT = put("gossip")  # a `row`
 
 
 def row(delta: ChannelAdded | ChannelUpdated | NodeAnnounced) -> tuple[int, bytes, int, bytes]:

@@ -10,7 +10,7 @@ import msgspec
 
 from node.backend.channels import Channels, Record
 from node.backend.journal import Journal
-from node.backend.store import Store
+from node.backend.store import Store, put
 from node.channel import effects as fx
 from node.channel import events as ev
 from node.channel.model import Htlc
@@ -18,6 +18,7 @@ from node.payment import forward, relay
 from node.payment.htlc import FailHtlc, HtlcKey, SettleHtlc
 from node.runtime import logs
 
+PUT = put("forwards")
 INTERNAL = 0  # the command id of what nobody waits for
 
 log = logs.get("htlc")
@@ -236,7 +237,7 @@ class Htlcs:
 
     def _write(self, key: HtlcKey, tie: forward.Forward) -> None:
         self._journal.write(
-            "INSERT OR REPLACE INTO forwards VALUES (?, ?, ?, ?, ?)",
+            PUT,
             key.channel_id,
             key.htlc_id,
             tie.upstream.channel_id,

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from node.backend.store import Store
+from node.backend.store import COPY, PUT_META, Parameters, Store
 from node.crypto.hashes import hkdf
 from node.crypto.keys import is_valid_secret
 from node.errors import Refused
@@ -46,8 +46,11 @@ def load_seed(directory: Path, entropy: bytes, *, first: bool) -> bytes:
     path = directory / SEED_FILE
     if not path.exists():
         if not first:
-            raise Refused(f"{path}: is gone, and the database needs this seed; restore it from your backup")
-        _write_once(path, entropy.hex().encode() + b"\n")
+            raise Refused(
+                f"{path}: is not there, and the database needs the seed that it was begun with; "
+                "restore it from your backup, or copy it from the other backend's host"
+            )
+        write_durably(path, entropy.hex().encode() + b"\n")
     try:
         seed = bytes.fromhex(path.read_text().strip())
     except ValueError:
@@ -57,8 +60,8 @@ def load_seed(directory: Path, entropy: bytes, *, first: bool) -> bytes:
     return seed
 
 
-def _write_once(path: Path, data: bytes) -> None:
-    """Never leaves half a seed behind, also when power fails."""
+def write_durably(path: Path, data: bytes) -> None:
+    """Never leaves half a file behind, also when power fails."""
     draft = path.with_suffix(".new")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
@@ -74,15 +77,19 @@ def _write_once(path: Path, data: bytes) -> None:
         os.close(folder)
 
 
-def remember(store: Store, node_id: bytes, epoch: int) -> None:
-    """A term of leadership begins. Raises Refused where the database is another node's."""
-    known = store.meta("node_id")
+def check_owner(known: bytes | None, node_id: bytes) -> None:
+    """Raises Refused where a database is another node's; `known` is what it says, None if it is new."""
     if known is not None and known != node_id:
         raise Refused(
-            f"the database is that of node {known.hex()}, the seed that of {node_id.hex()}; restore the seed"
+            f"the database is that of node {known.hex()}, the seed that of {node_id.hex()}; "
+            "restore the seed, or name this node's own database"
         )
-    put = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
-    store.commit([(put, [("node_id", node_id), ("epoch", epoch.to_bytes(8, "big"))])])
+
+
+def remember(store: Store, node_id: bytes) -> None:
+    """A term of leadership begins."""
+    mine: list[Parameters] = [("node_id", node_id), ("epoch", store.epoch.to_bytes(8, "big"))]
+    store.commit([("DELETE FROM meta WHERE key = ?", [(COPY,)]), (PUT_META, mine)])
 
 
 def node_secret(seed: bytes) -> bytes:

@@ -11,10 +11,17 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Protocol
 
-from node.backend.store import Parameters, Store
+from node.backend.store import Parameters, Statements, Store, StoreAway
+from node.errors import Ended
+from node.runtime import logs
 from node.runtime.runtime import Runtime
 
 Thunk = Callable[[], None]
+
+RETRY_S = 0.25
+MAX_AWAY_S = 300.0  # then a supervisor starts us anew: it may be our end of it that is broken
+
+log = logs.get("journal")
 
 
 class Storable(Protocol):
@@ -37,7 +44,7 @@ class _Batch:
     def is_empty(self) -> bool:
         return not (self.storables or self.rows)
 
-    def statements(self) -> list[tuple[str, list[Parameters]]]:
+    def statements(self) -> Statements:
         """In the order in which they were decided; runs of one statement go together."""
         self.rows += [storable.statement() for storable in self.storables]
         return [(sql, [row[1] for row in run]) for sql, run in groupby(self.rows, key=itemgetter(0))]
@@ -104,12 +111,39 @@ class Journal:
             self._wake.clear()
             batch, self._batch = self._batch, _Batch()
             if not batch.is_empty:
-                statements = batch.statements()
-                await self._runtime.run_blocking("store", partial(self._store.commit, statements))
+                await self._commit(batch.statements())
+            if not self._store.leads():
+                await self._lead_again()
             for output in (*batch.outputs, *batch.publishes, *batch.replies, *self._closed):
                 output()
             if not self._wake.is_set():
                 self._idle.set()
+
+    async def _commit(self, statements: Statements) -> None:
+        """Again and again while the database is away: it may have taken them all the same, which harms nothing.
+
+        Meanwhile nothing leaves and nothing is acknowledged, so what comes in stops with the sessions' credit.
+        """
+        clock, since_s = asyncio.get_running_loop().time, None
+        while True:
+            try:
+                await self._runtime.run_blocking("store", partial(self._store.commit, statements))
+            except StoreAway as error:
+                if since_s is None:
+                    since_s = clock()
+                    log.error("store_away", error=str(error))
+                if clock() - since_s > MAX_AWAY_S:
+                    raise Ended(f"{error}; nothing is lost") from error
+                await asyncio.sleep(RETRY_S)
+            else:
+                if since_s is not None:
+                    log.info("store_back", after_s=round(clock() - since_s, 1))
+                return
+
+    async def _lead_again(self) -> None:
+        """What is durable is said in our own term, or not by us: then `leads` raises."""
+        while not self._store.leads():  # noqa: ASYNC110 - a thread renews the lease, which sets no event
+            await asyncio.sleep(RETRY_S)
 
     async def settled(self) -> None:
         """Wait until everything decided so far is durable and out."""

@@ -69,6 +69,9 @@ class Identity(Protocol):
 
     @property
     def graph_sequence(self) -> int: ...
+    def may_speak(self) -> bool:
+        """Whether this backend leads, at this moment."""
+        ...
 
 
 class FrontendLink(asyncio.Protocol):
@@ -130,6 +133,9 @@ class FrontendLink(asyncio.Protocol):
 
     def write(self, frame: bytes) -> None:
         if self._transport is None:
+            return
+        if not self._identity.may_speak():  # fenced: the frontend finds whoever leads now
+            self._transport.abort()
             return
         self._transport.write(frame)
         if self._transport.get_write_buffer_size() > MAX_LINK_BUFFER_BYTES:

@@ -8,7 +8,7 @@ import msgspec
 
 from node.backend.htlcs import Htlcs
 from node.backend.journal import Journal
-from node.backend.store import Store
+from node.backend.store import Store, add, put
 from node.crypto.hashes import sha256
 from node.errors import Refused
 from node.payment import invoice as bolt11
@@ -23,8 +23,8 @@ MIN_FINAL_CLTV_EXPIRY_DELTA = 24  # above 2R+G+S of BOLT 2, so that a claim on t
 HOLD_FINAL_CLTV_EXPIRY_DELTA = MIN_FINAL_CLTV_EXPIRY_DELTA + 144  # what is held can be so for a day
 HELD_UNTIL_S = 1 << 62  # as an expiry: a held set outlives its invoice's
 MAX_OPEN_INVOICES = 1_000_000  # kept in memory while they can be paid
-ADD = "INSERT OR IGNORE INTO invoices VALUES (?, ?, ?)"
-PUT = "INSERT OR REPLACE INTO invoices VALUES (?, ?, ?)"
+ADD = add("invoices")
+PUT = put("invoices")
 OPEN_STATES = (receive.Phase.OPEN.value, receive.Phase.HELD.value)
 MAX_EXPIRY_S = 10 * 365 * 86_400
 INVOICE_FEATURES = Features.of(

@@ -2,8 +2,9 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import NamedTuple, Protocol, assert_never
 
 import msgspec
@@ -11,7 +12,7 @@ import msgspec
 from node.backend.channels import Channels
 from node.backend.htlcs import INTERNAL, Htlcs
 from node.backend.journal import Journal
-from node.backend.store import Parameters, Store
+from node.backend.store import Parameters, Store, put
 from node.channel import effects as fx
 from node.channel import events as ev
 from node.errors import Refused
@@ -22,6 +23,8 @@ from node.payment.route import Route
 from node.runtime import logs
 from node.runtime.runtime import Runtime
 
+PUT, PUT_PART = put("payments"), put("payment_parts")
+PARTS = "SELECT out_channel, out_id, payment_hash, part_id FROM payment_parts"
 MAX_RUNNING = 10_000  # payments under way at once
 MAX_ENDED_KEPT = 1_000  # of which it is known without a look into the database that they were paid
 
@@ -51,17 +54,18 @@ class Pathfinder(Protocol):
 class Outgoing:
     """A payment's place in the backend."""
 
-    __slots__ = ("done", "payment", "started_s")
+    __slots__ = ("_turns", "done", "payment", "started_s")
 
-    def __init__(self, payment: send.Payment, started_s: float) -> None:
+    def __init__(self, payment: send.Payment, started_s: float, turns: Iterator[int]) -> None:
         self.payment = payment
+        self._turns = turns  # what was written last has the highest
         self.started_s = started_s
         self.done: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
 
     def statement(self) -> tuple[str, Parameters]:
         payment = self.payment
-        row = (payment.payment_hash, payment.is_running, msgspec.msgpack.encode(payment))
-        return "INSERT OR REPLACE INTO payments VALUES (?, ?, ?)", row
+        data = msgspec.msgpack.encode(payment)
+        return PUT, (payment.payment_hash, int(payment.is_running), data, next(self._turns))
 
 
 class Sending:
@@ -81,6 +85,7 @@ class Sending:
         self._asked: set[bytes] = set()  # hashes about to begin
         self._parts: dict[HtlcKey, tuple[Outgoing, int]] = {}
         self._store: Store
+        self._turns: Iterator[int] = count(1)
         # searches that found nothing while a channel of ours had no slot: tried again once one is free
         self._waiting: deque[tuple[Outgoing, send.FindRoutes]] = deque()
         self.settled = 0
@@ -90,11 +95,14 @@ class Sending:
     def load(self, store: Store) -> None:
         """Take up what was under way; `resume` goes on with it."""
         self._store = store
+        for (newest,) in store.rows("SELECT turn FROM payments ORDER BY turn DESC LIMIT 1"):
+            assert isinstance(newest, int)
+            self._turns = count(newest + 1)
         for (data,) in store.rows("SELECT data FROM payments WHERE running = 1"):
             assert isinstance(data, bytes)
             payment = msgspec.msgpack.decode(data, type=send.Payment)
-            self._running[payment.payment_hash] = Outgoing(payment, self._runtime.now())
-        for channel_id, htlc_id, payment_hash, part_id in store.rows("SELECT * FROM payment_parts"):
+            self._running[payment.payment_hash] = Outgoing(payment, self._runtime.now(), self._turns)
+        for channel_id, htlc_id, payment_hash, part_id in store.rows(PARTS):
             assert isinstance(channel_id, bytes)
             assert isinstance(htlc_id, int)
             assert isinstance(payment_hash, bytes)
@@ -125,7 +133,7 @@ class Sending:
             self._asked.discard(payment_hash)
         if len(self._running) >= MAX_RUNNING:
             raise Refused("too many payments are under way")
-        outgoing = Outgoing(payment, self._runtime.now())
+        outgoing = Outgoing(payment, self._runtime.now(), self._turns)
         self._running[payment_hash] = outgoing
         self._advance(outgoing, send.Start(self._runtime.now()))
         result = await outgoing.done
@@ -153,7 +161,7 @@ class Sending:
     async def payments(self, count: int) -> list[send.Payment]:
         """The newest, whatever became of them and however often we were restarted since."""
         await self._journal.settled()
-        newest = "SELECT data FROM payments ORDER BY rowid DESC LIMIT ?"  # a changed row is a new row
+        newest = "SELECT data FROM payments ORDER BY turn DESC LIMIT ?"
         rows = await self._runtime.run_blocking("store", partial(self._store.rows, newest, (count,)))
         return [
             msgspec.msgpack.decode(data, type=send.Payment) for (data,) in rows if isinstance(data, bytes)
@@ -272,7 +280,7 @@ class Sending:
             return
         self._parts[key] = (outgoing, part.part_id)
         row = (key.channel_id, key.htlc_id, part.payment_hash, part.part_id)
-        self._journal.write("INSERT OR REPLACE INTO payment_parts VALUES (?, ?, ?, ?)", *row)
+        self._journal.write(PUT_PART, *row)
 
 
 def _finish(done: asyncio.Future[Result], result: Result) -> None:

@@ -1,7 +1,8 @@
 #!/bin/sh
-# Installs the real peers that the interop tests talk to, by name from the ordinary package registries:
+# Installs the real peers and servers that tests talk to, by name from the ordinary package registries:
 #   LDK and a BOLT 8 client (npm)  -> tests/interop/ldk/node_modules
 #   Electrum (Debian's packages)   -> .peers/electrum, unpacked only, so that it needs no root
+#   PostgreSQL (Debian's package)  -> the system; the tests start a cluster of their own with it
 #   pyln-proto (PyPI)              -> .venv-peers, its own because its coincurve fork shadows ours
 # Run again at will: what is there already stays. `make peers` calls it.
 set -eu
@@ -83,6 +84,11 @@ unpack() {
         /usr/bin/python3 "$work/tree/usr/bin/electrum" --regtest -D "$work/home" --offline version >/dev/null
 }
 
+install_postgresql() {
+    has postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && return 0
+    apt_get postgresql || lacks "PostgreSQL's server is missing (as root: apt-get install postgresql)" postgresql
+}
+
 install_pyln() {
     [ ! -e "$venv/.done-pyln-proto-26.6.9" ] || return 0
     "${PYTHON:-python3}" -m venv --clear "$venv" || { lacks "python3 -m venv failed" pyln; return; }
@@ -92,6 +98,7 @@ install_pyln() {
 
 install_ldk
 install_electrum
+install_postgresql
 install_pyln
 [ -z "$missing" ] || { echo "peers: not installed:$missing; their tests will be skipped (and fail in CI)" >&2; exit 1; }
-echo "peers: LDK, Electrum and pyln-proto are installed"
+echo "peers: LDK, Electrum, PostgreSQL and pyln-proto are installed"

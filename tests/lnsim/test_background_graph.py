@@ -16,7 +16,7 @@ from lnsim.chain.embedded import EmbeddedNode
 from lnsim.graph_generator import REGTEST, generate, message_of, node_secret
 from lnsim.scenario.model import GraphSpec
 from node.backend.backend import Backend
-from node.backend.store import Store
+from node.backend.sqlite_store import SqliteStore
 from node.crypto.keys import public_key
 from node.errors import Refused
 from node.gossip import raw as gossip
@@ -107,7 +107,7 @@ async def test_a_backend_starts_on_it_and_keeps_it(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path, told = tmp_path / "db.sqlite", list(deltas(SPEC, SEED, NOW_S))
     assert len(list(cache_directory().iterdir())) == 1
-    store = Store(path)
+    store = SqliteStore(path)
     planted = plant(store, told)
     store.close()
     assert (planted.channels, planted.updates, planted.nodes) == (30, 60, 12)
@@ -118,7 +118,7 @@ async def test_a_backend_starts_on_it_and_keeps_it(tmp_path, monkeypatch):
         assume_channels_valid=True,
         bitcoind=BitcoindConfig(user="u", poll_interval_s=0.01),
     )
-    backend = Backend(runtime, config, chain.client(""), Store(path), "test", chain.hints())
+    backend = Backend(runtime, config, chain.client(""), SqliteStore(path), "test", chain.hints())
     await backend.start()
     chain.mine(2)
     while backend.chain.height != chain.chain.height:

@@ -11,6 +11,7 @@ from lnsim.chain.embedded import EmbeddedNode
 from node.backend.backend import Backend
 from node.backend.identity import FEATURES
 from node.backend.links import FrontendLink
+from node.backend.sqlite_store import SqliteStore
 from node.backend.store import Store
 from node.channel import effects as fx
 from node.channel import events as ev
@@ -334,7 +335,7 @@ class Peer:
         self.place = None
 
 
-class FastStore(Store):
+class FastStore(SqliteStore):
     """The disk is trusted here: what is tested is the order of things, not the kernel."""
 
     def __init__(self, path) -> None:
@@ -354,13 +355,14 @@ class Bench:
         self.backend: Backend
         self._numbers = 0
 
-    async def start(self, store: Store | None = None) -> "Bench":
+    async def start(self, store: Store | None = None, **options) -> "Bench":
         self.directory.mkdir(parents=True, exist_ok=True)
         self.runtime = BenchRuntime(self.runtime.random.getrandbits(64))
         store = store or FastStore(self.directory / "db.sqlite")
         config = BackendConfig(data_dir=str(self.directory), channels=self.config, **self.changes)
         self.hints = self.chain.hints()
-        self.backend = Backend(self.runtime, config, self.chain.client(""), store, "test", self.hints)
+        client = self.chain.client("")
+        self.backend = Backend(self.runtime, config, client, store, "test", self.hints, **options)
         await self.backend.start()
         return self
 

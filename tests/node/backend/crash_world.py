@@ -16,7 +16,7 @@ from node.backend.backend import Backend
 from node.backend.identity import FEATURES
 from node.backend.receiving import Received
 from node.backend.session import Session, SessionState
-from node.backend.store import Store
+from node.backend.sqlite_store import SqliteStore
 from node.channel.model import Link
 from node.link import frames
 from node.payment.send import Payment
@@ -65,7 +65,7 @@ class Fuse:
         return self.lit and self.outputs_left < 0
 
 
-class FragileStore(Store):
+class FragileStore(SqliteStore):
     """The real store; what the death of a process leaves does not depend on syncs, so it does none."""
 
     def __init__(self, path, node):

@@ -28,7 +28,7 @@ AMOUNT_MSAT, FEE_MSAT, FOR_US_MSAT, OURS_MSAT = 20_000_000, 5_000, 7_000_000, 9_
 MOMENTS = ("before a commit", "after a commit", "before a message", "after a message")
 
 
-class DoomedStore(FastStore):
+class Doomed:
     """Ends the process at one commit."""
 
     left, before = -1, True
@@ -40,6 +40,10 @@ class DoomedStore(FastStore):
         super().commit(statements)
         if self.left == 0:
             raise Crash
+
+
+class DoomedStore(Doomed, FastStore):
+    """In a file."""
 
 
 class DoomedWire(Wire):

@@ -85,6 +85,10 @@ class Identity:
         9,
         m.Limits(),
     )
+    leads = True
+
+    def may_speak(self):
+        return self.leads
 
 
 class Bench:
@@ -92,8 +96,9 @@ class Bench:
 
     def __init__(self, hello: m.Hello | None = HELLO, per_s: int = 100) -> None:
         self.runtime, self.office, self.transport = FakeRuntime(), Office(), FakeTransport()
+        self.identity = Identity()
         self.link = FrontendLink(
-            self.runtime, self.office, Identity(), Handshakes(self.runtime, NODE_SECRET, per_s)
+            self.runtime, self.office, self.identity, Handshakes(self.runtime, NODE_SECRET, per_s)
         )
         self.link.connection_made(self.transport)
         if hello is not None:
@@ -124,6 +129,27 @@ def test_a_frontend_is_welcomed_with_the_epoch_and_the_limits() -> None:
     (welcome,) = Bench().told(m.Welcome)
 
     assert (welcome.protocol, welcome.epoch, welcome.node_id, welcome.graph_sequence) == (1, 3, NODE_ID, 9)
+
+
+def test_a_backend_that_does_not_lead_gets_no_byte_out_and_lets_its_frontends_go() -> None:
+    bench = Bench()
+    before = len(bench.transport.written)
+    bench.identity.leads = False
+
+    bench.tell(m.Beat(7))
+
+    assert len(bench.transport.written) == before
+    assert bench.transport.closed
+
+
+def test_a_frontend_that_comes_to_a_backend_that_does_not_lead_is_not_welcomed() -> None:
+    bench = Bench(hello=None)
+    bench.identity.leads = False
+
+    bench.tell(HELLO)
+
+    assert not bench.transport.written
+    assert bench.transport.closed
 
 
 def test_a_frontend_of_another_protocol_hears_why_and_is_let_go() -> None:

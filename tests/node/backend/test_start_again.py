@@ -6,7 +6,7 @@ import pytest
 from backend_bench import Bench
 
 from node.backend.chain_client import RpcError
-from node.backend.store import Store
+from node.backend.sqlite_store import SqliteStore
 from node.errors import Refused
 from node.link import frames
 from node.link import messages as lm
@@ -38,7 +38,7 @@ def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path):
     db.close()
     before = path.read_bytes()
     with pytest.raises(Refused, match=r"theirs\.sqlite"):
-        Store(path)
+        SqliteStore(path)
     assert path.read_bytes() == before
 
 
