@@ -10,12 +10,13 @@ import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
-from node.errors import Refused
+from node.errors import Ended, Refused
 from node.runtime import logs
 from node.runtime.config import (
     KINDS,
@@ -32,6 +33,8 @@ from node.runtime.runtime import SystemRuntime
 if TYPE_CHECKING:
     from node.backend.store import Store  # each command imports what its process runs, and nothing else
 
+T = TypeVar("T")
+
 WRONG_CONFIGURATION = 2
 FAILED = 1
 # How long the loop may keep the interpreter from a thread that has just synced the disk: every message waits for it.
@@ -44,6 +47,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 ConfigFile = Annotated[Path | None, typer.Argument(help="YAML configuration; without it, the defaults")]
+AcceptOlder = Annotated[
+    bool,
+    typer.Option(
+        "--accept-older-database", help="start on a restored backup; docs/database.md says what that means"
+    ),
+]
 
 
 def main() -> None:
@@ -52,19 +61,29 @@ def main() -> None:
         app()
     except Refused as error:
         print(f"lnnode: {error}", file=sys.stderr)  # noqa: T201 - a command's answer
-        sys.exit(WRONG_CONFIGURATION)
+        sys.exit(FAILED if isinstance(error, Ended) else WRONG_CONFIGURATION)
 
 
 @app.command()
-def backend(config: ConfigFile = None) -> None:
+def backend(
+    config: ConfigFile = None,
+    standby: Annotated[bool, typer.Option(help="wait until the backend that leads stops or dies")] = False,
+    accept_older: AcceptOlder = False,
+) -> None:
     """Run the backend: channels, wallet, database, graph."""
-    run_backend(load(BackendConfig, config))
+    run_backend(load(BackendConfig, config), standby=standby, accept_older=accept_older)
 
 
-def run_backend(settings: BackendConfig, store: "Callable[[BackendConfig], Store] | None" = None) -> None:
+def run_backend(
+    settings: BackendConfig,
+    store: "Callable[[BackendConfig], Store] | None" = None,
+    *,
+    standby: bool = False,
+    accept_older: bool = False,
+) -> None:
     """Run a backend in this process until it is told to stop; `store` opens its database, in a simulation."""
     logs.configure(settings.log, process="backend")
-    _run(lambda runtime, stop: _backend(settings, store, runtime, stop))
+    _run(partial(_backend, settings, store, standby, accept_older))
 
 
 @app.command()
@@ -77,11 +96,22 @@ def frontend(config: ConfigFile = None) -> None:
 
 
 @app.command()
-def standalone(config: ConfigFile = None) -> None:
+def standalone(config: ConfigFile = None, accept_older: AcceptOlder = False) -> None:
     """Run a backend and one frontend in one process."""
     settings = load(StandaloneConfig, config)
     logs.configure(settings.backend.log, process="standalone")
-    _run(lambda runtime, stop: _standalone(settings, runtime, stop))
+    _run(partial(_standalone, settings, accept_older))
+
+
+@app.command()
+def backup(
+    config: Annotated[Path, typer.Argument(help="the backend's YAML configuration")],
+    target: Annotated[Path, typer.Argument(help="a file that is not there yet")],
+) -> None:
+    """Copy the database, also while the backend runs; docs/database.md says what a copy is good for."""
+    from node.backend.backup import take
+
+    typer.echo(asyncio.run(take(load(BackendConfig, config), target.absolute())))
 
 
 @app.command("check-config")
@@ -151,6 +181,8 @@ def _announce(**facts: object) -> None:
 async def _backend(
     settings: BackendConfig,
     store: "Callable[[BackendConfig], Store] | None",
+    standby: bool,
+    accept_older: bool,
     runtime: SystemRuntime,
     stop: asyncio.Event,
 ) -> None:
@@ -158,14 +190,24 @@ async def _backend(
     from node.backend.backend import Backend
     from node.runtime.http_server import HttpServer
     from node.runtime.zmq_client import ZmqHints
-    from node.standalone import chain_client, open_store
+    from node.standalone import chain_client, lead, open_store
 
+    if standby:
+        _announce(ready="standby", link=settings.link_address)
+    leading = lead(settings, runtime, store or open_store, standby=standby)
+    database = await _unless(leading, stop)
+    if database is None:
+        return
     client, http = chain_client(settings.bitcoind)
     hints = ZmqHints(settings.bitcoind.zmq) if settings.bitcoind.zmq else None
-    node = Backend(runtime, settings, client, (store or open_store)(settings), release(), hints)
+    try:
+        node = Backend(runtime, settings, client, database, release(), hints, accept_older=accept_older)
+    except Refused:
+        database.close()
+        raise
     server = HttpServer(Api(node.commands, settings.api_password).application, settings.api_address)
     try:
-        if await _finished(_start(node, server), stop):
+        if await _unless(_start(node, server), stop):
             link, api = settings.link_address, settings.api_address
             _announce(ready="backend", node_id=node.node_id.hex(), api=api, link=link)
             await _either(stop, node.stop_requested)
@@ -187,16 +229,18 @@ async def _frontend(settings: FrontendConfig, name: str, runtime: SystemRuntime,
     await node.stop()
 
 
-async def _standalone(settings: StandaloneConfig, runtime: SystemRuntime, stop: asyncio.Event) -> None:
+async def _standalone(
+    settings: StandaloneConfig, accept_older: bool, runtime: SystemRuntime, stop: asyncio.Event
+) -> None:
     from node.backend.api import Api
     from node.runtime.http_server import HttpServer
     from node.standalone import Standalone
 
-    node = Standalone(settings, runtime)
+    node = Standalone(settings, runtime, accept_older=accept_older)
     api = settings.backend.api_address
     server = HttpServer(Api(node.commands, settings.backend.api_password).application, api)
     try:
-        if await _finished(_start(node, server), stop):
+        if await _unless(_start(node, server), stop):
             _announce(ready="standalone", node_id=node.node_id.hex(), api=api, listen=node.listen_address)
             await _either(stop, node.backend.stop_requested)
     finally:
@@ -208,23 +252,23 @@ class Startable(Protocol):
     async def start(self) -> None: ...
 
 
-async def _start(*parts: Startable) -> None:
-    """One after the other."""
+async def _start(*parts: Startable) -> bool:
+    """One after the other; True once all have."""
     for part in parts:
         await part.start()
+    return True
 
 
-async def _finished(work: Coroutine[Any, Any, None], stop: asyncio.Event) -> bool:
-    """Run `work`, unless `stop` comes first; whether it ran to its end."""
+async def _unless(work: Coroutine[Any, Any, T], stop: asyncio.Event) -> T | None:
+    """What `work` returns; None if `stop` comes first."""
     working, stopping = asyncio.ensure_future(work), asyncio.ensure_future(stop.wait())
     await asyncio.wait((working, stopping), return_when=asyncio.FIRST_COMPLETED)
     stopping.cancel()
     if not working.done():
         working.cancel()
         await asyncio.wait((working,))
-        return False
-    await working
-    return True
+        return None
+    return await working
 
 
 async def _either(*events: asyncio.Event) -> None:

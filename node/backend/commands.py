@@ -1,6 +1,8 @@
 """What a user can ask of the node. The HTTP API, the simulator and the tests all come through here."""
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from node.backend import views
@@ -65,9 +67,23 @@ class Commands:
                 "pending": node.sending.pending,
             },
             "received": {"count": node.receiving.count, "msat": node.receiving.received_msat},
-            "store": {"commits": node.store.commits},
+            "store": {"commits": node.store.commits, "lease_left_s": node.store.lease_left_s},
             "peers": sum(1 for peer in node.switchboard.peers.values() if peer.session),
             "channels": len(node.channels.by_id),
+        }
+
+    async def backup(self, *, target: str) -> View:
+        """A copy of the database, while everything goes on; `target` is a new file on the backend's host."""
+        if not Path(target).is_absolute():
+            raise Refused("target: name the file by its whole path")
+        node = self._node
+        started_s, before = node.runtime.monotonic(), node.store.position
+        await node.runtime.run_blocking("backup", partial(node.store.backup, Path(target)))
+        return {
+            "target": target,
+            "epoch": before.epoch,
+            "commits": before.commits,
+            "duration_ms": 1_000 * (node.runtime.monotonic() - started_s),
         }
 
     async def stop(self) -> View:
