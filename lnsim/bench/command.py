@@ -38,6 +38,9 @@ def bench(
     quick: Annotated[
         bool, typer.Option("--quick", help="Small sizes: rough figures within a minute.")
     ] = False,
+    database: Annotated[
+        str, typer.Option("--database", help="URL of an empty PostgreSQL database, for `store`.")
+    ] = "",
 ) -> None:
     """Measure the node against the limits of this machine."""
     chosen = list(dict.fromkeys(names or BENCHMARKS))
@@ -48,8 +51,7 @@ def bench(
     # a short path: Unix sockets live in it
     with tempfile.TemporaryDirectory(prefix="lnsim-bench-") as directory:
         plan = plans.quick(Path(directory)) if quick else plans.Plan(directory=Path(directory))
-        if seconds is not None:
-            plan = replace(plan, seconds=seconds)
+        plan = replace(plan, seconds=plan.seconds if seconds is None else seconds, database=database)
         figures = measure(chosen, plan)
     if json:
         typer.echo(msgspec.json.encode(_rounded(figures)).decode())

@@ -18,6 +18,7 @@ class Plan(Struct, frozen=True, kw_only=True):
     idle_peers: int = 2_000
     routes: int = 300
     in_flight: tuple[int, ...] = (1, 10, 50, 100, 300)
+    database: str = ""  # an empty PostgreSQL database, for `store`
 
     def scratch(self, name: str) -> Path:
         """An empty directory for one benchmark."""

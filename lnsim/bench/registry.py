@@ -14,6 +14,7 @@ from lnsim.bench import (
     idle_peer,
     link,
     route,
+    store,
     transport,
 )
 from lnsim.bench.plan import Plan
@@ -79,6 +80,7 @@ BENCHMARKS = {
             idle_peer.run,
             (Goal(("kib",), at_most=20.0),),
         ),
+        Benchmark("store", "one update a transaction, and a hundred", store.run),
         Benchmark("route", "routes found on the graph", route.run, graph=True),
         Benchmark(
             "forwards",

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -15,6 +16,7 @@ from lnsim.bench.measure import MIN_ROUNDS, Timed, compare, percentile
 from lnsim.bench.plan import Plan
 from lnsim.bench.registry import BENCHMARKS, Goal
 from lnsim.cluster_process import command
+from node.errors import Refused
 
 RATIO = {"limit_per_s", "ratio"}
 KEYS = {
@@ -65,6 +67,29 @@ def test_benchmark_in_this_process(plan, name):
     check(name, BENCHMARKS[name].run(plan))
 
 
+def test_the_store_on_both_databases(plan, postgres):
+    pytest.importorskip("psycopg")
+    url = postgres.database()
+    figures = BENCHMARKS["store"].run(replace(plan, database=url))
+    rates = {"commits_per_s", "updates_per_s"}
+    assert {name: set(found) for name, found in figures.items()} == {
+        "disk": {"syncs_per_s"},
+        "sqlite": rates,
+        "postgresql": rates,
+    }
+    assert all(value > 0 for found in figures.values() for value in found.values())
+
+
+def test_a_nodes_own_database_is_not_written_to(plan, postgres):
+    pytest.importorskip("psycopg")
+    url = postgres.database()
+    BENCHMARKS["store"].run(replace(plan, database=url))
+    postgres.execute("INSERT INTO meta VALUES ('node_id', '')", url)
+    (plan.directory / "store").rename(plan.directory / "first")
+    with pytest.raises(Refused, match="make an empty one"):
+        BENCHMARKS["store"].run(replace(plan, database=url))
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", WITH_PROCESSES)
 def test_benchmark_with_processes(plan, name):
@@ -81,7 +106,7 @@ def test_forwards(plan):
 
 
 def test_every_benchmark_is_tested():
-    assert BENCHMARKS.keys() == {*KEYS, "forwards"}
+    assert BENCHMARKS.keys() == {*KEYS, "forwards", "store"}
 
 
 def test_json_is_the_last_line():
