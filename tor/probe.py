@@ -1,6 +1,7 @@
 """Is a frontend there? Connecting to it, or asking its readiness URL, within a time limit."""
 
 import asyncio
+import os
 
 from tor.config import Target, split_address, split_url
 
@@ -19,7 +20,7 @@ async def probe(target: Target, timeout_s: float) -> tuple[bool, str]:
     except TimeoutError:
         return False, f"no answer within {timeout_s:g} s"
     except OSError as error:
-        return False, error.strerror or str(error)
+        return False, os.strerror(error.errno) if error.errno else str(error)
 
 
 async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
