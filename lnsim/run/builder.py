@@ -1,7 +1,8 @@
 """From processes that are up to a network that can pay: connections, channels, graph, crowds."""
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lnsim.api_client import CallFailed, Node
@@ -13,7 +14,8 @@ SETTLE_TIMEOUT_S = 60.0
 MAX_OPENING = 50  # channels on their way at once: below what a node lets be pending
 CONFIRM_TIMEOUT_S = 5.0  # after blocks, until more of them are tried
 TRIES = 5  # for one open: a fresh connection may be lost to another one of the same peer
-FOREIGN_GOSSIP_TIMEOUT_S = 240.0  # a node as it comes tells its peers every other minute only
+FOREIGN_GOSSIP_S = 5.0
+FOREIGN_GOSSIP_TRIES = 48  # four minutes: a node as it comes tells its peers every other minute only
 RETRY_S = 0.2
 POLL_S = 0.1
 
@@ -107,9 +109,30 @@ class Builder:
             graphs = await asyncio.gather(*(node.call("graph") for node in self._everyone()))
             return all(self._is_complete(graph["channels"], wanted) for graph in graphs)
 
-        timeout_s = FOREIGN_GOSSIP_TIMEOUT_S if self._stage.hub is None else SETTLE_TIMEOUT_S
-        await wait_until(complete, timeout_s, "all channels in everyone's graph", POLL_S)
+        if self._stage.hub is None:
+            await self._learn_from_stranger(complete)
+        else:
+            await wait_until(complete, SETTLE_TIMEOUT_S, "all channels in everyone's graph", POLL_S)
         self._say("good", "gossip complete")
+
+    async def _learn_from_stranger(self, complete: Callable[[], Awaitable[bool]]) -> None:
+        """With blocks and fresh connections in between: then nodes say again what was lost on somebody before."""
+        for turn in range(FOREIGN_GOSSIP_TRIES):
+            try:
+                await wait_until(complete, FOREIGN_GOSSIP_S, "all channels in everyone's graph", POLL_S)
+            except CallFailed:
+                if turn == FOREIGN_GOSSIP_TRIES - 1:
+                    raise
+                await chain_of(self._stage).mine(1)
+                await all_of(*(self._reconnect(node) for node in self._nodes))
+                await self._usable()
+            else:
+                return
+
+    async def _reconnect(self, node: PeerNode) -> None:
+        with contextlib.suppress(CallFailed):  # the other end may have been faster
+            await node.call("disconnect", node_id=self._stage.hub_id)
+        await self._connect(node)
 
     def _is_complete(self, channels: list[dict[str, Any]], wanted: int) -> bool:
         """All that the run opened is known with both sides' terms; what a foreign node has besides is its own affair."""
