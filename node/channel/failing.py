@@ -84,6 +84,15 @@ def receive_error(ch: Channel, message: bolt1.Error, keys: ChannelKeys) -> tuple
     reason = "the peer sent an error: " + "".join(c if c.isprintable() else "?" for c in text)
     if ch.phase in ENDED or ch.phase is Phase.CLOSING:
         return ch, ()
-    if ch.phase in OPENING:
+    if ch.phase in OPENING or _gave_up_funding(ch):
         return forget(ch, reason, tell=False)
     return force_close(ch, keys, reason, tell=False)
+
+
+def _gave_up_funding(ch: Channel) -> bool:
+    """An opener that lost our funding_signed on its way never publishes, and does not know the channel any more.
+
+    There is nothing to close then; the accepter has no money in the channel before its funding is in a block.
+    """
+    is_new = ch.phase is Phase.FUNDING_CONFIRMED and not ch.ready_sent and not ch.ready_received
+    return is_new and not ch.is_opener and ch.funding is not None and not ch.funding.height

@@ -267,6 +267,25 @@ def test_the_accepter_forgets_what_is_never_funded_and_the_opener_does_not():
     assert pair.bob.stored is None
 
 
+def test_the_accepter_forgets_what_its_opener_gave_up_and_publishes_nothing():
+    """The connection was lost while funding_signed was on its way: the opener has forgotten the channel."""
+    pair = Pair().open()
+    pair.settle()
+    effects = pair.bob.do(Received(bolt1.Error(pair.bob.channel.channel_id, b"unknown channel")))
+    assert pair.bob.channel.phase is Phase.FORGOTTEN
+    assert pair.bob.stored is None
+    assert not any(isinstance(effect, fx.Publish) for effect in effects)
+
+
+def test_once_its_funding_is_in_a_block_an_error_closes_it():
+    pair = Pair().open()
+    pair.settle()
+    bob = pair.bob
+    bob.do(FundingConfirmed(HEIGHT + 1, 1, output_script(bob.channel), bob.channel.funding_sat))
+    bob.do(Received(bolt1.Error(bob.channel.channel_id, b"unknown channel")))
+    assert bob.channel.phase is Phase.FORCE_CLOSED
+
+
 def test_ready_waits_for_the_depth_and_a_reorganisation_begins_anew():
     pair = Pair().open()
     pair.settle()
