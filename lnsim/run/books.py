@@ -36,9 +36,10 @@ class Books(Struct, frozen=True):
         return self.wallets_msat.get(name, 0) + in_channels_msat
 
 
-async def read(nodes: Mapping[str, Node], chain: Chain | None, closed: frozenset[str] = frozenset()) -> Books:
-    """Wait (bounded) until no HTLC is left and all channels but those that were `closed` are usable, then read."""
+async def read(nodes: Mapping[str, Node], chain: Chain | None, ledger: Ledger) -> Books:
+    """Wait (bounded) until no HTLC is left and all channels but those that the run closed are usable, then read."""
     found: Channels = {}
+    closed = frozenset(ledger.closed)
 
     async def quiet() -> bool:
         try:
@@ -56,6 +57,8 @@ async def read(nodes: Mapping[str, Node], chain: Chain | None, closed: frozenset
         complaints = (f"{failure}: {', '.join(sorted(set(restless))) or 'a node does not answer'}",)
     if chain is None:
         return Books(found, {}, 0, complaints)
+    if ledger.touched_the_chain:
+        await chain.mine(1)  # a fee counts once its transaction is in a block
     wallets_msat = {name: await chain.wallet_msat(name) for name in nodes}
     return Books(found, wallets_msat, await chain.height(), complaints)
 

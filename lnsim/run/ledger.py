@@ -19,6 +19,10 @@ class Ledger:
         self._known: dict[str, set[str]] = defaultdict(set)  # payment hashes, by payer
         self._unknown: set[str] = set()  # payers with payments that nobody told us the end of
 
+    @property
+    def touched_the_chain(self) -> bool:
+        return bool(self.opened or self.closed)
+
     def settled(self, payer: str, payee: str, amount_msat: int, fee_msat: int, payment_hash: str) -> None:
         self._known[payer].add(payment_hash)
         self._move(payer, payee, amount_msat, fee_msat)

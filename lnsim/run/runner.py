@@ -91,26 +91,23 @@ class Run:
         nodes: dict[str, Node] = whole if stage.hub is None else {HUB: stage.hub, **whole}
         node_ids = {HUB: stage.hub_id, **{name: node.node_id for name, node in whole.items()}}
         ledger = Ledger(nodes, node_ids)
-        before = await books.read(nodes, stage.chain)
+        before = await books.read(nodes, stage.chain, ledger)
         self._clock.restart()
         rates = Rates(stage.recorder)
         context = Context(stage, ledger, self._clock, rates, tasks)
         self.phase = "running"
-        await self._workloads(context)
-        self.phase = "settling"
-        given_up = await tasks.drain(DRAIN_TIMEOUT_S)
-        if stage.chain is not None and (ledger.opened or ledger.closed):
+        given_up = await self._workloads(context)
+        if stage.chain is not None and ledger.touched_the_chain:
             await stage.chain.mine(BURY_BLOCKS)
-        closed = frozenset(ledger.closed)
-        after = await books.read(nodes, stage.chain, closed)
+        after = await books.read(nodes, stage.chain, ledger)
         if learnt := await ledger.learn_unknown():
             stage.recorder.count("payments.settled_unseen", learnt)
         self.phase = "checking"
         self._checks, complaints = await check(stage, ledger, before, after, given_up)
         self._complaints += complaints
 
-    async def _workloads(self, context: Context) -> None:
-        """All of the scenario's, with a sampler beside them, to the scenario's end and no longer than needed."""
+    async def _workloads(self, context: Context) -> int:
+        """All of the scenario's, and what they began to its end; blocks and samples beside them. How many never ended."""
         scenario = self.stage.scenario
         interval_s = scenario.topology.chain.block_interval_s
         miner = None if interval_s is None else Miner(context, interval_s)
@@ -122,9 +119,10 @@ class Run:
                 group.create_task(self._clock.until(scenario.duration_s))
                 for number, workload in enumerate(scenario.workloads):
                     group.create_task(_runner(context, workload, number, miner), name=f"workload {number}")
-        except* CallFailed as failures:
-            for failure in failures.exceptions:
-                raise CallFailed(str(failure)) from failure
+            self.phase = "settling"
+            return await context.background.drain(DRAIN_TIMEOUT_S)
+        except ExceptionGroup as failures:
+            raise _first(failures) from failures
         finally:
             for task in beside:
                 task.cancel()
@@ -163,6 +161,13 @@ class Run:
             invariants=self._checks,
             complaints=self._complaints,
         )
+
+
+def _first(failures: BaseException) -> BaseException:
+    """A workload's own failure, out of the groups that tasks wrap it in."""
+    while isinstance(failures, BaseExceptionGroup):
+        failures = failures.exceptions[0]
+    return failures
 
 
 def _runner(
