@@ -21,7 +21,7 @@ $(VENV)/.done: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || $(MAKE) --no-print-directory python3-venv
 	@echo "making $(VENV): a minute or two"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[sim,postgres,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[sim,postgres,tor,test]'
 	@touch $@
 
 # Debian keeps what `python3 -m venv` needs in a package of its own.

@@ -84,6 +84,11 @@ unpack() {
         /usr/bin/python3 "$work/tree/usr/bin/electrum" --regtest -D "$work/home" --offline version >/dev/null
 }
 
+install_tor() {
+    has tor && has tor-gencert && return 0
+    apt_get tor || lacks "tor is missing (as root: apt-get install --no-install-recommends tor)" tor
+}
+
 install_postgresql() {
     has postgres || ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 && return 0
     apt_get postgresql || lacks "PostgreSQL's server is missing (as root: apt-get install postgresql)" postgresql
@@ -99,6 +104,7 @@ install_pyln() {
 install_ldk
 install_electrum
 install_postgresql
+install_tor
 install_pyln
 [ -z "$missing" ] || { echo "peers: not installed:$missing; their tests will be skipped (and fail in CI)" >&2; exit 1; }
-echo "peers: LDK, Electrum, PostgreSQL and pyln-proto are installed"
+echo "peers: LDK, Electrum, PostgreSQL, tor and pyln-proto are installed"
