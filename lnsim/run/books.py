@@ -16,7 +16,11 @@ from lnsim.stage import Chain
 QUIET_TIMEOUT_S = 60.0
 POLL_S = 0.2
 PHASE_OPEN = "normal"
-OVER = frozenset(("closing", "closed"))  # the closing transaction is out, and pays to wallets
+PHASE_CLOSING = "closing"  # the closing transaction is out, or on its way
+PHASE_CLOSED = "closed"  # and deep enough
+MAX_REORG = (
+    100  # what a scenario may ask for: blocks that were there before the run and may hold others after it
+)
 MAX_ROUNDING_MSAT = 2_000  # of a channel that closes: whole satoshis go to each side's wallet
 
 Channels = dict[str, list[dict[str, Any]]]  # by name of the node
@@ -27,7 +31,7 @@ class Books(Struct, frozen=True):
 
     channels: Channels
     wallets_msat: dict[str, int]
-    height: int
+    fees_sat: int = 0  # of all transactions in blocks that the run may have changed
     complaints: tuple[str, ...] = ()
 
     def wealth_msat(self, name: str) -> int:
@@ -47,6 +51,8 @@ async def read(nodes: Mapping[str, Node], chain: Chain | None, ledger: Ledger) -
         except CallFailed:
             return False  # a backend that was killed at the last moment is on its way back
         found.update(zip(nodes, answers, strict=True))
+        if chain is not None and any(c["phase"] == PHASE_CLOSING for own in answers for c in own):
+            await chain.mine(1)  # until it is deep: its fee counts once it is in a block
         return all(_at_rest(channel, closed) for channels in answers for channel in channels)
 
     complaints: tuple[str, ...] = ()
@@ -56,21 +62,22 @@ async def read(nodes: Mapping[str, Node], chain: Chain | None, ledger: Ledger) -
         restless = [c["channel_id"][:8] for own in found.values() for c in own if not _at_rest(c, closed)]
         complaints = (f"{failure}: {', '.join(sorted(set(restless))) or 'a node does not answer'}",)
     if chain is None:
-        return Books(found, {}, 0, complaints)
-    if ledger.touched_the_chain:
-        await chain.mine(1)  # a fee counts once its transaction is in a block
+        return Books(found, {}, complaints=complaints)
     wallets_msat = {name: await chain.wallet_msat(name) for name in nodes}
-    return Books(found, wallets_msat, await chain.height(), complaints)
+    height = await chain.height()
+    if ledger.first_block is None:
+        ledger.first_block = max(0, height - MAX_REORG)
+    return Books(found, wallets_msat, await chain.fees_sat(ledger.first_block, height), complaints)
 
 
 def _at_rest(channel: dict[str, Any], closed: frozenset[str]) -> bool:
     if channel["channel_id"] in closed:
-        return str(channel["phase"]).lower() in OVER
+        return bool(channel["phase"] == PHASE_CLOSED)
     return bool(channel["usable"]) and not htlcs(channel)
 
 
 def _is_open(channel: dict[str, Any]) -> bool:
-    return str(channel["phase"]).lower() == PHASE_OPEN
+    return bool(channel["phase"] == PHASE_OPEN)
 
 
 def htlcs(channel: dict[str, Any]) -> int:
@@ -102,8 +109,9 @@ def disagreements(channels: Channels) -> Iterator[str]:
                 yield f"channel {short}: at {name} its msat do not add up"
 
 
-def unexplained(before: Books, after: Books, ledger: Ledger, fees_sat: int) -> Iterator[str]:
+def unexplained(before: Books, after: Books, ledger: Ledger) -> Iterator[str]:
     """Whose wealth changed otherwise than by payments and on-chain fees."""
+    fees_sat = after.fees_sat - before.fees_sat
     names = [name for name in before.channels if name in after.channels]
     change = Counter({name: after.wealth_msat(name) - before.wealth_msat(name) for name in names})
     odd = {name: change[name] - ledger.moved_msat[name] for name in names}

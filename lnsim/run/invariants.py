@@ -9,7 +9,7 @@ from lnsim.cluster import wait_until
 from lnsim.report.result import Check
 from lnsim.run.books import Books, disagreements, htlcs, open_channels, unexplained
 from lnsim.run.ledger import Ledger
-from lnsim.stage import Stage, chain_of
+from lnsim.stage import Stage
 
 CONVERGE_TIMEOUT_S = 30.0
 POLL_S = 0.5
@@ -22,11 +22,8 @@ async def check(
     stage: Stage, ledger: Ledger, before: Books, after: Books, given_up: int
 ) -> tuple[list[Check], list[str]]:
     """Each invariant with whether it held, and in words what did not."""
-    fees_sat = 0
-    if after.height > before.height:
-        fees_sat = await chain_of(stage).fees_sat(before.height + 1, after.height)
     found: list[Found] = [
-        ("every msat accounted for", list(_money(before, after, ledger, fees_sat))),
+        ("every msat accounted for", list(_money(before, after, ledger))),
         ("both ends of every channel agree", list(disagreements(after.channels))),
         ("no HTLC left over, no payment without an end", list(_pending(after, given_up))),
         ("no channel closed that nobody asked to close", list(_closed(before, after, ledger))),
@@ -36,11 +33,11 @@ async def check(
     return [Check(text, not complaints) for text, complaints in found], complaints[:MAX_COMPLAINTS]
 
 
-def _money(before: Books, after: Books, ledger: Ledger, fees_sat: int) -> Iterator[str]:
+def _money(before: Books, after: Books, ledger: Ledger) -> Iterator[str]:
     if after.complaints:
         yield "balances are not at rest, so nothing is known of them"
     else:
-        yield from unexplained(before, after, ledger, fees_sat)
+        yield from unexplained(before, after, ledger)
 
 
 def _pending(after: Books, given_up: int) -> Iterator[str]:

@@ -16,6 +16,7 @@ class Ledger:
         self.moved_msat: Counter[str] = Counter()
         self.opened: set[str] = set()  # ids of channels that the run itself opened,
         self.closed: set[str] = set()  # and of those that it closed
+        self.first_block: int | None = None  # from which on fees are counted
         self._known: dict[str, set[str]] = defaultdict(set)  # payment hashes, by payer
         self._unknown: set[str] = set()  # payers with payments that nobody told us the end of
 

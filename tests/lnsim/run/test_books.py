@@ -21,7 +21,7 @@ def channel(channel_id, local_msat, *, capacity_sat=1_000, phase="normal", offer
     }
 
 
-def books(a_msat, b_msat, *, wallet_a=0, wallet_b=0, more=()):
+def books(a_msat, b_msat, *, wallet_a=0, wallet_b=0, fees_sat=10, more=()):
     """Two peers with a channel to the hub each; the hub has the other halves."""
     return Books(
         {
@@ -30,7 +30,7 @@ def books(a_msat, b_msat, *, wallet_a=0, wallet_b=0, more=()):
             "b": [channel("bb", b_msat)],
         },
         {"hub": 5_000_000, "a": wallet_a, "b": wallet_b},
-        100,
+        fees_sat,
     )
 
 
@@ -41,12 +41,12 @@ def ledger():
 
 def test_a_payment_with_its_fee_is_explained(ledger):
     ledger.settled("a", "b", 1_000, 10, "hash")
-    assert list(unexplained(books(500_000, 500_000), books(498_990, 501_000), ledger, 0)) == []
+    assert list(unexplained(books(500_000, 500_000), books(498_990, 501_000), ledger)) == []
 
 
 def test_a_msat_too_few_is_named(ledger):
     ledger.settled("a", "b", 1_000, 10, "hash")
-    assert list(unexplained(books(500_000, 500_000), books(498_989, 501_000), ledger, 0)) == [
+    assert list(unexplained(books(500_000, 500_000), books(498_989, 501_000), ledger)) == [
         "hub: +1 msat that no payment explains",
         "a: -1 msat that no payment explains",
     ]
@@ -54,7 +54,7 @@ def test_a_msat_too_few_is_named(ledger):
 
 def test_a_payment_that_settled_although_it_failed_is_named(ledger):
     ledger.failed("a", "hash")
-    complaints = list(unexplained(books(500_000, 500_000), books(499_000, 501_000), ledger, 0))
+    complaints = list(unexplained(books(500_000, 500_000), books(499_000, 501_000), ledger))
     assert complaints == [
         "a: -1,000 msat that no payment explains",
         "b: +1,000 msat that no payment explains",
@@ -65,14 +65,14 @@ def test_a_channel_that_was_opened_and_closed_costs_fees_and_a_rounding(ledger):
     """500 sat went into a channel and came back, less 40 sat of fees and half a satoshi."""
     ledger.closed.add("cc")
     before = books(500_000, 500_000, wallet_a=900_000)
-    after = books(500_000, 500_000, wallet_a=860_000 - 500)
-    assert list(unexplained(before, after, ledger, 40)) == []
+    after = books(500_000, 500_000, wallet_a=860_000 - 500, fees_sat=50)
+    assert list(unexplained(before, after, ledger)) == []
 
 
 def test_a_satoshi_lost_on_chain_is_named(ledger):
     before = books(500_000, 500_000, wallet_a=900_000)
-    after = books(500_000, 500_000, wallet_a=859_000)
-    assert list(unexplained(before, after, ledger, 40)) == [
+    after = books(500_000, 500_000, wallet_a=859_000, fees_sat=50)
+    assert list(unexplained(before, after, ledger)) == [
         "a: -41,000 msat that no payment explains",
         "all together: -1,000 msat beside 40 sat of on-chain fees",
     ]
