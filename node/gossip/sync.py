@@ -98,7 +98,9 @@ def step(sync: Sync, event: Event, graph: Graph, now_s: float) -> tuple[Sync, tu
             return _receive(sync, message, graph, now_s)
         case Tick():
             if sync.phase in (Phase.RANGE, Phase.IDS) and now_s >= sync.deadline_s:
-                return replace(sync, phase=Phase.FAILED), (Abandon("no reply in time"),)
+                # it may know no queries, as LDK knows none for ids: a filter has it tell everything all the same
+                everything = GossipTimestampFilter(sync.chain_hash, 0, ALL_BLOCKS)
+                return replace(sync, phase=Phase.FAILED), (Send(everything), Abandon("no reply in time"))
             return sync, ()
         case _:
             assert_never(event)

@@ -241,13 +241,14 @@ def test_one_query_is_in_flight_at_a_time():
 
 
 @pytest.mark.parametrize("replied", [False, True])
-def test_silence_is_given_up(replied):
+def test_silence_is_given_up_and_everything_asked_for_by_a_filter(replied):
     graph = Graph(REGTEST)
     state, _ = step(Sync(chain_hash=REGTEST, extended=False), Start(), graph, NOW_S)
     if replied:
         state, _ = step(state, Received(reply(complete=1, ids=(1,))), graph, NOW_S)
     assert step(state, Tick(), graph, NOW_S + 59) == (state, ())
-    state, (abandon,) = step(state, Tick(), graph, NOW_S + 60)
+    state, (everything, abandon) = step(state, Tick(), graph, NOW_S + 60)
+    assert everything == Send(GossipTimestampFilter(REGTEST, 0, 0xFFFF_FFFF))
     assert isinstance(abandon, Abandon)
     assert state.phase is Phase.FAILED
     assert step(state, Tick(), graph, NOW_S + 600) == (state, ())
