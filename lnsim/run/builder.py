@@ -116,7 +116,7 @@ class Builder:
         self._say("good", "gossip complete")
 
     async def _learn_from_stranger(self, complete: Callable[[], Awaitable[bool]]) -> None:
-        """With blocks and fresh connections in between: then nodes say again what was lost on somebody before."""
+        """With blocks and a fresh connection in between: then nodes say again what was lost on somebody before."""
         for turn in range(FOREIGN_GOSSIP_TRIES):
             try:
                 await wait_until(complete, FOREIGN_GOSSIP_S, "all channels in everyone's graph", POLL_S)
@@ -124,8 +124,9 @@ class Builder:
                 if turn == FOREIGN_GOSSIP_TRIES - 1:
                     raise
                 await chain_of(self._stage).mine(1)
-                await all_of(*(self._reconnect(node) for node in self._nodes))
-                await self._usable()
+                if turn == 0:
+                    await all_of(*(self._reconnect(node) for node in self._nodes))
+                    await self._usable()
             else:
                 return
 
