@@ -13,9 +13,12 @@ from lnsim.api_client import CallFailed, ChainRpc, NodeApi
 from lnsim.chain.model import COIN
 from lnsim.cluster_peer import Peer, bitcoind_config, peer_config
 from lnsim.cluster_process import Supervisor, command
+from node.errors import Refused
+from node.runtime.runtime import join_address
 
 T = TypeVar("T")
 
+LOOPBACK = "127.0.0.1"
 HUB = "hub"  # the clustered node's name, in wallets and in directories
 MINER = ""  # the chain's own wallet, bitcoind's default one
 FLUSH_INTERVAL_S = 0.2  # gossip reaches peers at once: nobody watches for a minute
@@ -38,18 +41,22 @@ class Purse(Struct, frozen=True):
 class Hub:
     """The node under test and its chain. Every name of a process is a key of `supervisor.children`."""
 
-    def __init__(self, directory: Path, frontends: int, report: Callable[[str, str], None]) -> None:
+    def __init__(
+        self, directory: Path, frontends: int, report: Callable[[str, str], None], listen: str = LOOPBACK
+    ) -> None:
+        """`listen`: the address of this machine at which peers reach frontends and chain."""
         self.directory = directory
         self.supervisor = Supervisor(directory, report)
         self.frontends = [f"f{number}" for number in range(1, frontends + 1)]
         self.node_id = ""
         self.endpoint: dict[str, Any] = {}  # the chain's
-        self._port = _ReservedPort()
+        self._listen = listen
+        self._port = _ReservedPort(listen)
 
     @property
     def address(self) -> str:
         """Where the frontends listen, all of them."""
-        return f"127.0.0.1:{self._port.number}"
+        return join_address(self._listen, self._port.number)
 
     @property
     def link(self) -> str:
@@ -81,6 +88,7 @@ class Hub:
         total_sat = sum(purse.coins * purse.coin_sat for purse in purses.values())
         blocks = MATURITY + SPARE_BLOCKS + total_sat // COINBASE_SAT
         argv = [*command("lnsim"), "chain", "--datadir", str(directory), "--blocks", str(blocks)]
+        argv += ["--host", self._listen]
         self.endpoint = (await self.supervisor.start("chain", argv)).ready
         outputs = [output for name, purse in purses.items() for output in await self._coins(name, purse)]
         for start in range(0, len(outputs), MAX_OUTPUTS):
@@ -175,10 +183,15 @@ class Cluster(Hub):
 class _ReservedPort:
     """A port that is ours for the whole run: bound to share, never listening, so nobody else gets it meanwhile."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str) -> None:
+        """Raises Refused where this machine has no such address."""
         self._socket = socket.socket()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._socket.bind(("127.0.0.1", 0))
+        try:
+            self._socket.bind((host, 0))
+        except OSError as error:
+            self._socket.close()
+            raise Refused(f"{host}: {error.strerror or error}; name an address of this machine") from error
         self.number: int = self._socket.getsockname()[1]
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from lnsim.api_client import CallFailed, Node
 from lnsim.background_graph import deltas, plant
 from lnsim.chain_control import over_rpc
-from lnsim.cluster import FLUSH_INTERVAL_S, HUB, Hub, Purse, all_of
+from lnsim.cluster import FLUSH_INTERVAL_S, HUB, LOOPBACK, Hub, Purse, all_of
 from lnsim.cluster_gauges import Gauges, Measured, answered
 from lnsim.cluster_peer import peer_config
 from lnsim.cluster_process import Child
@@ -48,8 +48,9 @@ class ClusterStage:
         recorder: Recorder,
         say: Callable[[str, str], None],
         host: Host | None = None,
+        listen: str = LOOPBACK,
     ) -> None:
-        """The peers live on `host`: processes of this machine where none is given."""
+        """The peers live on `host`: processes of this machine where none is given; they reach us at `listen`."""
         self.scenario = scenario
         self.seed = seed
         self.recorder = recorder
@@ -60,7 +61,7 @@ class ClusterStage:
         self._tell = say
         self._place = make_place("run")
         topology = scenario.topology
-        self._hub = Hub(self._place, topology.cluster.frontends, self._say)
+        self._hub = Hub(self._place, topology.cluster.frontends, self._say, listen)
         self.hub = self._hub.api
         self.hub_address = self._hub.address
         self.frontends: Sequence[str] = self._hub.frontends

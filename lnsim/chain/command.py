@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from lnsim.chain.server import ChainServer, PortRefused, ServerOptions
+from lnsim.chain.server import HOST, ChainServer, PortRefused, ServerOptions
 
 BAD_USAGE = 2
 MAX_PORT = 65_535
@@ -18,6 +18,9 @@ MAX_PORT = 65_535
 def chain(
     *,
     datadir: Annotated[Path | None, typer.Option(help="Where the cookie and the scratch files go.")] = None,
+    host: Annotated[
+        str, typer.Option(help="Where RPC and ZMQ listen; whoever reaches it can try passwords.")
+    ] = HOST,
     rpc_port: Annotated[
         int, typer.Option(min=0, max=MAX_PORT, help="JSON-RPC port; 0 takes a free one.")
     ] = 0,
@@ -32,6 +35,7 @@ def chain(
     """Run a regtest chain that speaks bitcoind's JSON-RPC and ZMQ, checked by Bitcoin Core's own engine."""
     options = ServerOptions(
         datadir=datadir,
+        host=host,
         rpc_port=rpc_port,
         zmq_port=zmq_port,
         user=rpcuser,

@@ -37,6 +37,7 @@ class ServerOptions(Struct, frozen=True, kw_only=True):
     """Port 0 takes a free one; without a password a cookie file is written into `datadir`."""
 
     datadir: Path | None = None
+    host: str = HOST
     rpc_port: int = 0
     zmq_port: int | None = 0
     user: str | None = None
@@ -97,9 +98,9 @@ class ChainServer:
 
     async def _start(self) -> None:
         if self.options.zmq_port is not None:
-            self._publisher = _publisher(self.options.zmq_port)
+            self._publisher = _publisher(self.options.host, self.options.zmq_port)
             self.chain.subscribe(self._publisher.receive)
-        listener = _listener(self.options.rpc_port)
+        listener = _listener(self.options.host, self.options.rpc_port)
         # asyncio switches Nagle off only where it knows the protocol, which a listener of ours does not say.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._server = _Server(
@@ -136,7 +137,9 @@ class ChainServer:
             cookie.chmod(0o600)
         zmq_address = self._publisher.address if self._publisher else None
         shown = str(cookie) if cookie else None
-        return Endpoint(f"http://{HOST}:{port}", port, self._user, self._password, shown, zmq_address)
+        return Endpoint(
+            f"http://{self.options.host}:{port}", port, self._user, self._password, shown, zmq_address
+        )
 
     def _application(self) -> Starlette:
         routes = [
@@ -166,16 +169,16 @@ class ChainServer:
         return hmac.compare_digest(given, f"{self._user}:{self._password}".encode())
 
 
-def _listener(port: int) -> socket.socket:
+def _listener(host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((HOST, port), backlog=1024)
+        return socket.create_server((host, port), backlog=1024)
     except OSError as error:
         raise PortRefused("rpc-port", port, error) from error
 
 
-def _publisher(port: int) -> ZmqPublisher:
+def _publisher(host: str, port: int) -> ZmqPublisher:
     try:
-        return ZmqPublisher(HOST, port)
+        return ZmqPublisher(host, port)
     except zmq.ZMQError as error:
         raise PortRefused("zmq-port", port, error) from error
 

@@ -46,11 +46,19 @@ def run(
         str, typer.Option(metavar="URL", help="http://USER:PASSWORD@HOST:PORT, the target's regtest RPC.")
     ] = "",
     chain_cookie: Annotated[Path | None, typer.Option(help="bitcoind's .cookie, in place of a user.")] = None,
+    ray: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="The peers live on this Ray cluster: auto, or HOST:PORT.")
+    ] = "",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST", help="With --ray: this machine's address, as its nodes reach it.")
+    ] = "",
 ) -> None:
     """Run one scenario; exit status 0 if everything held, 1 if not, 2 for a file that can't be run."""
     try:
         scenario = load(file, set_ or ())
-        where = Where.of(world=world, target=target, chain=chain, chain_cookie=chain_cookie)
+        where = Where.of(
+            world=world, target=target, chain=chain, chain_cookie=chain_cookie, ray=ray, listen=listen
+        )
         chosen = seed if seed is not None else scenario.seed
         chosen = secrets.randbelow(MAX_SEED) if chosen is None else chosen
         result = execute(scenario, chosen, where, _again(chosen), Quiet() if json else _show())

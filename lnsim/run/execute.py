@@ -17,9 +17,11 @@ from lnsim.scenario.model import Scenario
 from lnsim.scenario.workloads import FeeSpike
 from lnsim.stage import Stage
 from lnsim.target import ChainEndpoint, Target, check, greet
+from lnsim.worker.fleet import Host
 from node.errors import Refused
 
 REGTEST = "regtest"
+LOOPBACK = "127.0.0.1"
 RUN_ID_SIZE = 4  # bytes; tells the wallets of runs on one chain apart
 
 
@@ -29,10 +31,18 @@ class Where(Struct, frozen=True, kw_only=True):
     world: bool = False
     target: Target | None = None
     chain: ChainEndpoint | None = None
+    ray: str = ""  # address of a Ray cluster that the peers live on
+    listen: str = ""  # an address of this machine that those peers reach
 
     @staticmethod
-    def of(*, world: bool, target: str, chain: str, chain_cookie: Path | None) -> "Where":
+    def of(
+        *, world: bool, target: str, chain: str, chain_cookie: Path | None, ray: str, listen: str
+    ) -> "Where":
         """Raises Refused for what makes no sense, or not together."""
+        if world and ray:
+            raise Refused("--world: a world is one process; leave --ray out")
+        if listen and (world or target):
+            raise Refused("--listen: is where a cluster of ours is reached")
         if world and target:
             raise Refused("--world: a world has its own node; leave --target out")
         if (chain or chain_cookie) and not target:
@@ -43,6 +53,8 @@ class Where(Struct, frozen=True, kw_only=True):
             world=world,
             target=Target.parse(target) if target else None,
             chain=ChainEndpoint.parse(chain, chain_cookie) if chain else None,
+            ray=ray,
+            listen=listen,
         )
 
     @property
@@ -74,7 +86,7 @@ async def _in_processes(scenario: Scenario, seed: int, where: Where, origin: Ori
     else:
         from lnsim.cluster_stage import ClusterStage  # noqa: PLC0415 - each mode imports what it needs
 
-        stage = ClusterStage(scenario, seed, recorder, show.say)
+        stage = ClusterStage(scenario, seed, recorder, show.say, _host(where, show), where.listen or LOOPBACK)
     run = Run(stage, clock, origin, show.say)
     showing = asyncio.create_task(show.run(run))
     try:
@@ -107,4 +119,18 @@ async def _aimed(scenario: Scenario, seed: int, where: Where, recorder: Recorder
         target=where.target,
         network=network,
         chain=chain,
+        host=_host(where, show),
     )
+
+
+def _host(where: Where, show: Show) -> Host | None:
+    """Where the peers live, if not in processes of this machine. Raises Refused."""
+    if not where.ray:
+        return None
+    try:
+        from lnsim.worker.ray_host import RayHost  # noqa: PLC0415 - an extra of its own
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise Refused("--ray: ray is missing; install the extra: pip install 'lnsim[ray]'") from error
+    return RayHost(where.ray, show.say)

@@ -3,6 +3,7 @@
 #   LDK and a BOLT 8 client (npm)  -> tests/interop/ldk/node_modules
 #   Electrum (Debian's packages)   -> .peers/electrum, unpacked only, so that it needs no root
 #   PostgreSQL (Debian's package)  -> the system; the tests start a cluster of their own with it
+#   Ray (PyPI, 80 MB)              -> .venv, as the extra `ray` of this project: its actors run the project's code
 #   pyln-proto (PyPI)              -> .venv-peers, its own because its coincurve fork shadows ours
 # Run again at will: what is there already stays. `make peers` calls it.
 set -eu
@@ -94,6 +95,12 @@ install_postgresql() {
     apt_get postgresql || lacks "PostgreSQL's server is missing (as root: apt-get install postgresql)" postgresql
 }
 
+install_ray() {
+    ! "${PYTHON:-python3}" -c 'import ray' 2>/dev/null || return 0
+    (cd "$root" && "${PYTHON:-python3}" -m pip install --quiet --disable-pip-version-check --editable '.[ray]') ||
+        lacks "pip install '.[ray]' failed" ray
+}
+
 install_pyln() {
     [ ! -e "$venv/.done-pyln-proto-26.6.9" ] || return 0
     "${PYTHON:-python3}" -m venv --clear "$venv" || { lacks "python3 -m venv failed" pyln; return; }
@@ -105,6 +112,7 @@ install_ldk
 install_electrum
 install_postgresql
 install_tor
+install_ray
 install_pyln
 [ -z "$missing" ] || { echo "peers: not installed:$missing; their tests will be skipped (and fail in CI)" >&2; exit 1; }
-echo "peers: LDK, Electrum, PostgreSQL, tor and pyln-proto are installed"
+echo "peers: LDK, Electrum, PostgreSQL, tor, Ray and pyln-proto are installed"

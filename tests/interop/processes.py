@@ -5,6 +5,7 @@ import contextlib
 import os
 import shutil
 import signal
+import sysconfig
 import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ WHERE = {
     "ldk": HERE / "ldk/node_modules/lightningdevkit/package.json",
     "noise": HERE / "ldk/node_modules/@node-dlc/noise/package.json",
     "electrum": PEERS / "electrum/usr/bin/electrum",
+    "ray": Path(sysconfig.get_path("purelib")) / "ray/__init__.py",
     "pyln": ROOT / ".venv-peers/bin/python",
 }
 
