@@ -146,7 +146,7 @@ async def greet(target: Target, entropy: Entropy) -> str:
         raise Refused(f"{target.address}: no answer within {ANSWER_TIMEOUT_S:g} s") from error
     except OSError as error:
         raise Refused(f"{target.address}: nobody listens there: {error.strerror or error}") from error
-    return _network(target, init.networks)
+    return network_of(target, init.networks)
 
 
 async def _init(target: Target, entropy: Entropy) -> bolt1.Init:
@@ -181,8 +181,8 @@ async def _some(reader: asyncio.StreamReader) -> bytes:
     raise EOFError
 
 
-def _network(target: Target, networks: bytes | None) -> str:
-    """The first of the test networks that it is on; one that names none is taken to be on regtest."""
+def network_of(target: Target, networks: bytes | None) -> str:
+    """The first of the test networks that it names in its init; regtest where it names none. Raises Refused."""
     if not networks:
         return NETWORKS[0]
     named = {networks[at : at + CHAIN_HASH_SIZE] for at in range(0, len(networks), CHAIN_HASH_SIZE)}
