@@ -17,7 +17,7 @@ from node.crypto.keys import is_valid_point
 from node.errors import MalformedMessage, Refused
 from node.peer.handshake import ACT_TWO_SIZE, Initiator
 from node.peer.transport import Transport
-from node.runtime.runtime import split_address
+from node.runtime.addresses import split_address
 from node.wire import bolt1
 from node.wire.codec import decode, encode
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from lnsim.swarm.connection import Connection
-from node.runtime.runtime import Runtime, split_address
+from node.runtime.addresses import split_address
+from node.runtime.runtime import Runtime
 
 # Handshakes in flight from one process: no more than a backend queues, so that a storm is not about being refused.
 MAX_DIALLING = 200

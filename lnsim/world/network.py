@@ -14,7 +14,8 @@ from lnsim.world.loop import VirtualLoop
 from lnsim.world.trace import Trace
 from lnsim.world.transport import End, Link, Owner, Signal, Way
 from node.errors import Refused
-from node.runtime.runtime import ProtocolFactory, join_address, split_address
+from node.runtime.addresses import join_address, split_address
+from node.runtime.runtime import ProtocolFactory
 
 UNIX_LATENCY_S = (0.000_02, 0.000_3)
 TCP_LATENCY_S = (0.000_5, 0.02)

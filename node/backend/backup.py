@@ -8,8 +8,8 @@ import msgspec
 
 from node.backend.sqlite_store import DATABASE, SqliteStore
 from node.errors import Refused
+from node.runtime.addresses import split_address
 from node.runtime.config import BackendConfig
-from node.runtime.runtime import split_address
 
 TIMEOUT_S = 3_600.0
 

@@ -4,7 +4,6 @@ import ipaddress
 from collections.abc import Callable
 
 from node.backend.channels import Channels
-from node.backend.handshakes import Handshakes
 from node.backend.journal import Journal
 from node.backend.session import Session
 from node.backend.store import Store, put
@@ -14,7 +13,9 @@ from node.errors import Refused
 from node.gossip.graph import Graph
 from node.gossip.raw import node_addresses
 from node.runtime import logs
-from node.runtime.runtime import Runtime, join_address
+from node.runtime.addresses import join_address
+from node.runtime.handshakes import Handshakes
+from node.runtime.runtime import Runtime
 
 PUT = put("peers")
 FIRST_PAUSE_S = 0.5

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from node.errors import Refused
+from node.runtime.addresses import join_address, split_address
 from node.runtime.config import (
     KINDS,
     BackendConfig,
@@ -19,7 +20,7 @@ from node.runtime.config import (
     documented_defaults,
     load,
 )
-from node.runtime.runtime import SystemRuntime, join_address, split_address
+from node.runtime.runtime import SystemRuntime
 
 
 @pytest.fixture
