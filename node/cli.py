@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import typer
 
+from node import certs
 from node.errors import Ended, Refused
 from node.runtime import logs
 from node.runtime.config import (
@@ -46,6 +47,7 @@ app = typer.Typer(
     help="A clustered Lightning node: one backend with the channels, frontends with the connections.",
     pretty_exceptions_enable=False,
 )
+app.add_typer(certs.app, name="certs")
 ConfigFile = Annotated[Path | None, typer.Argument(help="YAML configuration; without it, the defaults")]
 AcceptOlder = Annotated[
     bool,
@@ -90,9 +92,23 @@ def run_backend(
 def frontend(config: ConfigFile = None) -> None:
     """Run a frontend: peers' connections and gossip; no keys, no state."""
     settings = load(FrontendConfig, config)
-    name = settings.id or f"f{os.getpid()}"
+    name = settings.id or _certified_name(settings) or f"f{os.getpid()}"
     logs.configure(settings.log, process="frontend", id=name)
     _run(lambda runtime, stop: _frontend(settings, name, runtime, stop))
+
+
+def _certified_name(settings: FrontendConfig) -> str:
+    """What a frontend's certificate calls it: the backend takes it under no other name."""
+    from node.runtime.certificates import Role, member_of, read_certificate
+
+    if not settings.tls.configured:
+        return ""
+    try:
+        pem = Path(settings.tls.certificate).expanduser().read_bytes()
+        member = member_of(read_certificate(pem, settings.tls.certificate))
+    except (OSError, Refused):  # said in full when the link is made
+        return ""
+    return "" if member.role is Role.SHARED else member.name
 
 
 @app.command()
@@ -126,8 +142,35 @@ def check_config(
     if defaults:
         typer.echo(documented_defaults(KINDS[kind]), nl=False)
         return
-    load(KINDS[kind], config)
+    settings = load(KINDS[kind], config)
+    if isinstance(settings, BackendConfig | FrontendConfig) and settings.tls.configured:
+        from node.runtime import tls
+        from node.runtime.certificates import Role
+
+        role = Role.BACKEND if isinstance(settings, BackendConfig) else Role.FRONTEND
+        tls.check(settings.tls, role)
     typer.echo(f"{config or 'the defaults'}: good")
+
+
+@app.command("node-key")
+def node_key(
+    to: Annotated[Path, typer.Argument(help="file to write it to, readable for its owner alone")],
+    config: ConfigFile = None,
+) -> None:
+    """Write the node's key, for frontends that run handshakes themselves: it speaks for the node, moves no money."""
+    from node.crypto.derivation import node_secret
+    from node.crypto.keys import public_key
+
+    path = load(BackendConfig, config).directory / "seed"
+    try:
+        secret = node_secret(bytes.fromhex(path.read_text().strip()))
+        handle = os.open(to.expanduser(), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except (OSError, ValueError) as error:
+        named = getattr(error, "filename", None) or path
+        raise Refused(f"{named}: {getattr(error, 'strerror', None) or 'is no seed'}") from error
+    with os.fdopen(handle, "w") as file:
+        file.write(secret.hex() + "\n")
+    typer.echo(f"{to}: key of node {public_key(secret).hex()}")
 
 
 @app.command("version")
@@ -205,7 +248,11 @@ async def _backend(
     except Refused:
         database.close()
         raise
-    server = HttpServer(Api(node.commands, settings.api_password).application, settings.api_address)
+    server = HttpServer(
+        Api(node.commands, settings.api_password).application,
+        settings.api_address,
+        (settings.tls.certificate, settings.tls.key) if settings.api_tls else None,
+    )
     try:
         if await _unless(_start(node, server), stop):
             link, api = settings.link_address, settings.api_address

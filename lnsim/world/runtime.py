@@ -11,6 +11,7 @@ from lnsim.world.network import Network, WorldListener
 from lnsim.world.process import Process
 from lnsim.world.trace import Trace
 from node.runtime.runtime import ProtocolFactory
+from node.runtime.tls import Tls
 
 T = TypeVar("T")
 
@@ -96,12 +97,16 @@ class WorldRuntime:
             self._fate = moment
 
     async def listen(
-        self, address: str, factory: ProtocolFactory, *, share_port: bool = False
+        self, address: str, factory: ProtocolFactory, *, share_port: bool = False, tls: Tls | None = None
     ) -> WorldListener:
+        assert tls is None, "nobody listens in a simulated network"
         self._still_there()
         return self._network.listen(self.process, address, factory, share_port=share_port)
 
-    async def connect(self, address: str, factory: ProtocolFactory) -> asyncio.Protocol:
+    async def connect(
+        self, address: str, factory: ProtocolFactory, *, tls: Tls | None = None
+    ) -> asyncio.Protocol:
+        assert tls is None, "nobody listens in a simulated network"
         self._still_there()
         return await self._network.connect(self.process, address, factory)
 

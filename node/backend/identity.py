@@ -5,7 +5,6 @@ from pathlib import Path
 
 from node.backend.store import COPY, PUT_META, Parameters, Store
 from node.crypto.hashes import hkdf
-from node.crypto.keys import is_valid_secret
 from node.errors import Refused
 from node.wire.features import Feature, Features
 
@@ -90,13 +89,6 @@ def remember(store: Store, node_id: bytes) -> None:
     """A term of leadership begins."""
     mine: list[Parameters] = [("node_id", node_id), ("epoch", store.epoch.to_bytes(8, "big"))]
     store.commit([("DELETE FROM meta WHERE key = ?", [(COPY,)]), (PUT_META, mine)])
-
-
-def node_secret(seed: bytes) -> bytes:
-    """The node's key; channels have keys of their own (`node.crypto.derivation`)."""
-    secret = hkdf(seed, b"lnnode node key")
-    assert is_valid_secret(secret), "one seed in 2^128 would not do"
-    return secret
 
 
 def channel_seed(seed: bytes) -> bytes:

@@ -8,6 +8,7 @@ from psycopg.conninfo import conninfo_to_dict
 from node.backend import identity
 from node.backend.lease import Lease, refusal
 from node.backend.postgres_store import PostgresStore, prepare
+from node.crypto.derivation import node_secret
 from node.crypto.keys import public_key
 from node.errors import Refused
 from node.runtime import logs
@@ -63,7 +64,7 @@ def _check_seed(config: BackendConfig, known: bytes | None, *, standby: bool) ->
     if known is None and not (standby and not (config.directory / identity.SEED_FILE).exists()):
         return
     seed = identity.load_seed(config.directory, b"", first=False)
-    identity.check_owner(known, public_key(identity.node_secret(seed)))
+    identity.check_owner(known, public_key(node_secret(seed)))
 
 
 async def _taken(lease: Lease, runtime: Runtime, patience_s: float | None) -> None:

@@ -6,6 +6,7 @@ from node.crypto.hashes import hkdf, sha256
 from node.crypto.keys import (
     add_products,
     add_secrets,
+    is_valid_secret,
     mul_secrets,
     public_key,
     tweak_add_point,
@@ -26,6 +27,13 @@ class ChannelKeys(Struct, frozen=True):
 
     def __repr__(self) -> str:
         return "ChannelKeys(...)"
+
+
+def node_secret(seed: bytes) -> bytes:
+    """The node's key; channels have keys of their own."""
+    secret = hkdf(seed, b"lnnode node key")
+    assert is_valid_secret(secret), "one seed in 2^128 would not do"
+    return secret
 
 
 def channel_keys(seed: bytes, index: int, node_secret: bytes) -> ChannelKeys:

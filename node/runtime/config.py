@@ -4,6 +4,7 @@ Any field can be overridden from the environment: `LNNODE_` and its path in capi
 (`LNNODE_BITCOIND__WALLET=hot`).
 """
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from msgspec import Meta, Struct
 
 from node.errors import Refused
-from node.runtime.runtime import split_address
+from node.runtime.addresses import is_loopback, split_address
 
 ENVIRONMENT_PREFIX = "LNNODE_"
 
@@ -73,6 +74,59 @@ class ChannelConfig(Section, frozen=True):
     feerate_per_kw: Annotated[int, about("fee rate where the chain has no estimate", ge=253)] = 2_500
 
 
+class TlsConfig(Section, frozen=True):
+    certificate: Annotated[str, about("this member's certificate; `lnnode certs` makes it")] = ""
+    key: Annotated[str, about("the certificate's private key, readable for its owner alone")] = ""
+    authority: Annotated[str, about("certificate of the authority; of the shared kind: the same file")] = ""
+    revoked: Annotated[
+        str, about("the authority's list of revoked certificates; read again when it changes")
+    ] = ""
+    clear_on_loopback: Annotated[
+        bool,
+        about("a link over TCP on this host may do without TLS: everybody on this host can then come in"),
+    ] = False
+
+    @property
+    def configured(self) -> bool:
+        return bool(self.certificate)
+
+
+class LimitsConfig(Section, frozen=True):
+    """Of the whole node: the backend leases its frontends their parts."""
+
+    handshakes: Annotated[int, about("handshakes of strangers in progress", ge=1)] = 2_000
+    connections: Annotated[int, about("connections of peers", ge=1)] = 50_000
+    connections_per_s: Annotated[int, about("new connections a second", ge=1)] = 2_000
+    gossip_bytes_per_s: Annotated[int, about("gossip served on request, all peers together", ge=1)] = (
+        64_000_000
+    )
+    handshakes_per_address: Annotated[int, about("the same from one address, or IPv6 /64", ge=1)] = 16
+    connections_per_address: Annotated[int, about("the same from one address, or IPv6 /64", ge=1)] = 128
+    connections_per_s_per_address: Annotated[int, about("the same from one address, or IPv6 /64", ge=1)] = 16
+    gossip_bytes_per_s_per_peer: Annotated[int, about("gossip served to one peer on request", ge=1)] = (
+        1_000_000
+    )
+    gossip_burst_per_peer: Annotated[
+        int, about("bytes that one peer may have at once: a whole graph, and more", ge=1)
+    ] = 128_000_000
+
+
+Host = Annotated[str, Meta(max_length=300)]
+
+
+class NodeKeyConfig(Section, frozen=True):
+    """Where a frontend that runs handshakes itself has the node's key from; checked against the backend's."""
+
+    provider: Annotated[str, about("seed, file, env or aws-sm", pattern="^(seed|file|env|aws-sm)$")] = "file"
+    path: Annotated[str, about("seed: the backend's seed, on its own host; file: the key in hex")] = ""
+    variable: Annotated[str, about("env: name of the environment variable with the key in hex")] = (
+        "NODE_PRIV_KEY"
+    )
+    secret: Annotated[str, about("aws-sm: name of the secret that holds the key in hex")] = "node-priv-key"  # noqa: S105 - the name of it
+    region: Annotated[str, about("aws-sm: region; empty: as the AWS libraries find it")] = ""
+    endpoint: Annotated[str, about("aws-sm: URL of the service; empty: Amazon's own")] = ""
+
+
 class BackendConfig(Section, frozen=True):
     """`lnnode backend`: channels, wallet, database, graph."""
 
@@ -94,6 +148,14 @@ class BackendConfig(Section, frozen=True):
     link: Annotated[str, about("where frontends connect; empty: DATA_DIR/link.sock")] = ""
     api: Annotated[str, about("where the HTTP API listens; empty: DATA_DIR/api.sock")] = ""
     api_password: Annotated[str, about("asked for by the API where it listens on TCP")] = ""
+    api_tls: Annotated[bool, about("the API on TCP speaks TLS, with the certificate of tls")] = False
+    handshakes: Annotated[
+        str,
+        about(
+            "backend: frontends have no key; frontend: those that have one are believed who a peer is",
+            pattern="^(backend|frontend)$",
+        ),
+    ] = "backend"
     handshakes_per_s: Annotated[int, about("handshakes with strangers, all frontends together", ge=1)] = 500
     flush_interval_s: Annotated[float, about("gossip goes on to peers this often", gt=0)] = 60.0
     reconnect: Annotated[bool, about("dial peers that we have channels with")] = True
@@ -107,6 +169,8 @@ class BackendConfig(Section, frozen=True):
     bitcoind: BitcoindConfig = BitcoindConfig()
     fees: FeeConfig = FeeConfig()
     channels: ChannelConfig = ChannelConfig()
+    limits: LimitsConfig = LimitsConfig()
+    tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
 
     @property
@@ -132,6 +196,27 @@ class FrontendConfig(Section, frozen=True):
     ] = "unix:~/.lnnode/link.sock"
     max_connections: Annotated[int, about("sockets that this frontend holds at most", ge=1)] = 20_000
     reconnect_s: Annotated[float, about("pause before the backend is tried again", gt=0)] = 0.5
+    proxy_listen: Annotated[
+        str, about("where a load balancer connects; every connection names its peer first")
+    ] = ""
+    proxy_on_listen: Annotated[bool, about("proxy_from may connect to `listen` as well, in the same way")] = (
+        False
+    )
+    proxy_from: Annotated[
+        tuple[Host, ...], about("addresses and networks whose PROXY header is believed")
+    ] = ()
+    limits_exempt: Annotated[
+        tuple[Host, ...], about("addresses and networks without a limit of their own: a Tor daemon, a proxy")
+    ] = ("127.0.0.0/8", "::1")
+    handshakes: Annotated[
+        str,
+        about(
+            "backend: no key is here; frontend: with a node_key, where the backend agrees",
+            pattern="^(backend|frontend)$",
+        ),
+    ] = "backend"
+    node_key: NodeKeyConfig = NodeKeyConfig()
+    tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
 
     @property
@@ -175,7 +260,10 @@ def load(kind: type[C], path: Path | None, environment: Mapping[str, str] = os.e
     _check_database(config, source)
     _check_addresses(config, source)
     inner = config.backend if isinstance(config, StandaloneConfig) else config
+    if isinstance(config, StandaloneConfig) and split_address(config.backend.link_address)[0] != "unix":
+        raise Refused(f"{source}: backend.link: standalone's own frontend needs unix:PATH")
     _check_link(inner, source)
+    _check_front(config, source)
     _check_api(inner, source)
     _check_bitcoind(inner, source)
     return config
@@ -223,7 +311,7 @@ def _explain(error: msgspec.ValidationError, kind: type[Section]) -> str:
 
 
 def _check_addresses(config: Section, source: str) -> None:
-    for name in ("link", "api", "listen", "backends"):
+    for name in ("link", "api", "listen", "backends", "proxy_listen"):
         for address in _addresses(config, name):
             try:
                 split_address(address)
@@ -270,10 +358,42 @@ def _check_bitcoind(config: Section, source: str) -> None:
 
 def _check_link(config: Section, source: str) -> None:
     """Transport keys of peers go over the link: never in clear where others listen, or come in by themselves."""
+    if not isinstance(config, BackendConfig | FrontendConfig):
+        return
+    tls = config.tls
+    if any((tls.certificate, tls.key, tls.authority)):
+        for part in ("certificate", "key", "authority"):
+            if not getattr(tls, part):
+                raise Refused(f"{source}: tls.{part}: is missing; `lnnode certs` makes all three files")
+        return
     name = "link" if isinstance(config, BackendConfig) else "backend"
     for address in _addresses(config, "link" if name == "link" else "backends"):
-        if split_address(address)[0] == "tcp":
-            raise Refused(f"{source}: {name}: TLS between hosts is not there yet; use unix:PATH on one host")
+        if split_address(address)[0] != "tcp" or (tls.clear_on_loopback and is_loopback(address)):
+            continue
+        remedy = "set tls.certificate, tls.key and tls.authority (`lnnode certs` makes them)"
+        if is_loopback(address):
+            remedy += ", use unix:PATH, or set tls.clear_on_loopback"
+        raise Refused(f"{source}: {name}: TLS is missing for {address}; {remedy}")
+
+
+def _check_front(config: Section, source: str) -> None:
+    """Whom a frontend believes in front of it."""
+    if not isinstance(config, FrontendConfig):
+        return
+    for field in ("proxy_from", "limits_exempt"):
+        for network in getattr(config, field):
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError as error:
+                raise Refused(f"{source}: {field}: {error}; say an address, or NETWORK/BITS") from error
+    if (config.proxy_listen or config.proxy_on_listen) and not config.proxy_from:
+        raise Refused(f"{source}: proxy_from: is missing; list the addresses of the load balancers")
+    if (
+        config.handshakes == "frontend"
+        and config.node_key.provider in ("seed", "file")
+        and not config.node_key.path
+    ):
+        raise Refused(f"{source}: node_key.path: is missing; name the file")
 
 
 def _check_api(config: Section, source: str) -> None:
@@ -282,6 +402,8 @@ def _check_api(config: Section, source: str) -> None:
         return
     if split_address(config.api_address)[0] == "tcp" and not config.api_password:
         raise Refused(f"{source}: api: listens on TCP for everybody; set api_password, or use unix:PATH")
+    if config.api_tls and not config.tls.configured:
+        raise Refused(f"{source}: api_tls: needs tls.certificate and tls.key; `lnnode certs` makes them")
 
 
 def documented_defaults(kind: type[Struct], indent: str = "") -> str:

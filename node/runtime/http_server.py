@@ -9,7 +9,7 @@ from typing import Any
 
 import uvicorn
 
-from node.runtime.runtime import split_address
+from node.runtime.addresses import split_address
 
 BACKLOG = 128
 
@@ -30,9 +30,15 @@ def _leave_for_owner(path: str) -> None:
 
 
 class HttpServer:
-    def __init__(self, application: Any, address: str) -> None:
+    def __init__(self, application: Any, address: str, tls: tuple[str, str] | None = None) -> None:
+        """`tls`: files of a certificate and its key."""
         kind, host, port = split_address(address)
-        place = {"uds": host} if kind == "unix" else {"host": host, "port": port}
+        place: dict[str, Any] = {"uds": host} if kind == "unix" else {"host": host, "port": port}
+        if tls is not None and kind == "tcp":
+            place |= {
+                "ssl_certfile": str(Path(tls[0]).expanduser()),
+                "ssl_keyfile": str(Path(tls[1]).expanduser()),
+            }
         if kind == "unix":
             _leave_for_owner(host)
         self._server = _Server(

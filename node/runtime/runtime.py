@@ -9,6 +9,7 @@ import asyncio
 import errno
 import random
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from node.errors import Refused
+from node.runtime.addresses import join_address, split_address
+from node.runtime.tls import Gate, Tls, explain
+from node.runtime.tls_listener import HANDSHAKE_TIMEOUT_S, TlsListener, bind
 
 T = TypeVar("T")
 ProtocolFactory = Callable[[], asyncio.Protocol]
@@ -58,10 +62,14 @@ class Runtime(Protocol):
         ...
 
     async def listen(
-        self, address: str, factory: ProtocolFactory, *, share_port: bool = False
-    ) -> Listener: ...
+        self, address: str, factory: ProtocolFactory, *, share_port: bool = False, tls: Tls | None = None
+    ) -> Listener:
+        """With `tls`, a TCP port is for members alone; a Unix socket needs none."""
+        ...
 
-    async def connect(self, address: str, factory: ProtocolFactory) -> asyncio.Protocol:
+    async def connect(
+        self, address: str, factory: ProtocolFactory, *, tls: Tls | None = None
+    ) -> asyncio.Protocol:
         """Raises OSError or TimeoutError where nobody answers, Refused for what is no address."""
         ...
 
@@ -100,11 +108,18 @@ class SystemRuntime:
             self._lanes[lane] = ThreadPoolExecutor(max_workers=1, thread_name_prefix=lane)
         return await asyncio.get_running_loop().run_in_executor(self._lanes[lane], work)
 
-    async def listen(self, address: str, factory: ProtocolFactory, *, share_port: bool = False) -> Listener:
+    async def listen(
+        self, address: str, factory: ProtocolFactory, *, share_port: bool = False, tls: Tls | None = None
+    ) -> Listener:
         loop = asyncio.get_running_loop()
         kind, host, port = split_address(address)
         if kind == "unix":
             return await _listen_unix(host, factory)
+        if tls is not None:
+            place = bind(address, host, port)
+            members = TlsListener(place, join_address(*place.getsockname()[:2]), tls, factory)
+            members.start(self.spawn)
+            return members
         try:
             server = await loop.create_server(
                 factory, host, port, backlog=LISTEN_BACKLOG, reuse_port=share_port or None, reuse_address=True
@@ -115,19 +130,41 @@ class SystemRuntime:
         bound = server.sockets[0].getsockname()
         return _SocketListener(server, join_address(bound[0], bound[1]))
 
-    async def connect(self, address: str, factory: ProtocolFactory) -> asyncio.Protocol:
+    async def connect(
+        self, address: str, factory: ProtocolFactory, *, tls: Tls | None = None
+    ) -> asyncio.Protocol:
         loop = asyncio.get_running_loop()
         kind, host, port = split_address(address)
         if kind == "unix":
             _, protocol = await loop.create_unix_connection(factory, host)
-        else:
-            try:
-                _, protocol = await loop.create_connection(factory, host, port)
-            except (
-                ValueError
-            ) as error:  # an empty label, one too long, a zero byte: strangers announce any name
-                raise Refused(f"no host name: {error}") from error
+            return protocol
+        if tls is not None:
+            return await _connect_tls(host, port, factory, tls)
+        try:
+            _, protocol = await loop.create_connection(factory, host, port)
+        except ValueError as error:  # an empty label, one too long, a zero byte: strangers announce any name
+            raise Refused(f"no host name: {error}") from error
         return protocol
+
+
+async def _connect_tls(host: str, port: int, factory: ProtocolFactory, tls: Tls) -> asyncio.Protocol:
+    gate = Gate(tls, factory)
+    try:
+        await asyncio.get_running_loop().create_connection(
+            lambda: gate,
+            host,
+            port,
+            ssl=tls.client_context,
+            server_hostname="",
+            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+        )
+    except ssl.SSLError as error:
+        raise ConnectionRefusedError(f"TLS: {explain(error)}") from error
+    except ValueError as error:
+        raise Refused(f"no host name: {error}") from error
+    if gate.inner is None:
+        raise ConnectionRefusedError(f"TLS: {gate.refused}")
+    return gate.inner
 
 
 async def _listen_unix(path: str, factory: ProtocolFactory) -> Listener:
@@ -153,17 +190,3 @@ class _SocketListener:
 
     def close(self) -> None:
         self._server.close()
-
-
-def split_address(address: str) -> tuple[str, str, int]:
-    """("unix", path, 0) or ("tcp", host, port). Raises Refused for anything else."""
-    if address.startswith("unix:"):
-        return "unix", str(Path(address.removeprefix("unix:")).expanduser()), 0
-    host, colon, port = address.rpartition(":")
-    if not colon or not (port.isascii() and port.isdigit()) or int(port) > 65_535:
-        raise Refused(f'"{address}" is no address: say HOST:PORT, [V6]:PORT or unix:PATH')
-    return "tcp", host.strip("[]"), int(port)
-
-
-def join_address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

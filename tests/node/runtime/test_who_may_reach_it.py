@@ -8,9 +8,10 @@ import pytest
 import uvloop
 
 from node.errors import Refused
+from node.runtime.addresses import split_address
 from node.runtime.config import BackendConfig, FrontendConfig, StandaloneConfig, load
 from node.runtime.http_server import HttpServer
-from node.runtime.runtime import SystemRuntime, split_address
+from node.runtime.runtime import SystemRuntime
 
 
 async def nothing(scope, receive, send):
@@ -58,7 +59,7 @@ def test_an_api_on_a_port_needs_a_password(tmp_path, kind):
 
 @pytest.mark.parametrize(("kind", "field"), [(BackendConfig, "link"), (FrontendConfig, "backend")])
 def test_a_link_in_clear_is_refused(kind, field):
-    with pytest.raises(Refused, match=f"{field}: TLS"):
+    with pytest.raises(Refused, match=f"{field}: TLS is missing"):
         load(kind, None, {f"LNNODE_{field.upper()}": "10.0.0.1:9736"})
 
 

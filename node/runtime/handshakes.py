@@ -1,6 +1,6 @@
-"""BOLT 8 handshakes, run here so that no frontend needs the node key. Off the loop, and rate limited.
+"""BOLT 8 handshakes off the loop, and rate limited: in the backend, or in a frontend that has the node key.
 
-There is no call that does an ECDH: a frontend hands in whole acts and gets whole acts, the peer's id and the
+On the link there is no call that does an ECDH: a frontend hands in whole acts and gets whole acts, the peer's id and the
 transport keys back, and nothing is derived from an act before its MAC has verified.
 """
 
@@ -13,10 +13,12 @@ MAX_WAITING = 256  # acts queued for the worker; a stranger can ask for them, so
 
 
 class Handshakes:
-    def __init__(self, runtime: Runtime, node_secret: bytes, per_s: int) -> None:
+    def __init__(self, runtime: Runtime, node_secret: bytes, per_s: int, *, elsewhere: bool = False) -> None:
+        """`elsewhere`: frontends that have the key may run them as well."""
         self._runtime = runtime
         self._secret = node_secret
         self._per_s = per_s
+        self.elsewhere = elsewhere
         self._allowance = float(per_s)
         self._refilled_s = runtime.monotonic()
         self._waiting = 0
