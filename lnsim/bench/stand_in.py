@@ -10,7 +10,6 @@ import psutil
 from lnsim.cluster_process import Child, command
 from lnsim.graph_generator import REGTEST
 from node.backend.graph_keeper import GraphKeeper
-from node.backend.handshakes import Handshakes
 from node.backend.journal import Journal
 from node.backend.links import FrontendLink
 from node.backend.session import Session
@@ -20,6 +19,7 @@ from node.gossip.graph import Delta, Graph
 from node.gossip.raw import ChannelFields
 from node.gossip.validation import FundingOutput
 from node.link.messages import Limits
+from node.runtime.handshakes import Handshakes
 from node.runtime.runtime import Listener, SystemRuntime
 from node.wire.features import Feature, Features
 

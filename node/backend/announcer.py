@@ -21,8 +21,9 @@ from node.gossip import raw as gossip
 from node.gossip.graph import ChannelAdded, ChannelUpdated, NodeAnnounced
 from node.payment.invoice_fields import HintHop
 from node.payment.relay import OutgoingChannel
+from node.runtime.addresses import split_address
 from node.runtime.config import BackendConfig
-from node.runtime.runtime import Runtime, split_address
+from node.runtime.runtime import Runtime
 from node.wire.bolt7 import ChannelUpdate, NodeAnnouncement
 from node.wire.codec import encode
 from node.wire.features import Features

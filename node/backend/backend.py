@@ -12,9 +12,9 @@ from node.backend.channels import Channels, Record
 from node.backend.commands import Commands
 from node.backend.dialler import Dialler
 from node.backend.graph_keeper import GraphKeeper
-from node.backend.handshakes import Handshakes
 from node.backend.htlcs import Htlcs
 from node.backend.journal import MAX_AWAY_S, Journal
+from node.backend.leases import Leases
 from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.openings import Openings
 from node.backend.pathfinding import Pathfinding
@@ -26,14 +26,17 @@ from node.backend.switchboard import Switchboard
 from node.backend.watermark import WARNING, Watermark
 from node.channel import effects as fx
 from node.channel.parameters import Policy
+from node.crypto.derivation import node_secret
 from node.crypto.keys import public_key
 from node.errors import Ended, Refused
 from node.gossip.graph import Graph
 from node.gossip.raw import ChannelFields
 from node.gossip.validation import FundingOutput, assumed_funding
 from node.link.messages import Limits
-from node.runtime import logs
+from node.runtime import logs, tls
+from node.runtime.certificates import Role
 from node.runtime.config import BackendConfig
+from node.runtime.handshakes import Handshakes
 from node.runtime.runtime import Listener, Runtime
 from node.wire.bolt7 import ChannelUpdate
 from node.wire.features import Feature
@@ -45,6 +48,7 @@ SLOW_EVERY = 20  # sweeps: announcements
 NOTE_EVERY = 60  # sweeps: how far the database has come
 STOP_TIMEOUT_S = 5.0  # for a database that is away; what it did not confirm was not said either
 SMALL_GRAPH = 1_000  # channels: below, every new peer is asked for what it knows
+FROM_START = -1  # a frontend that has no graph yet; below, a link that can be written to again
 MAX_SYNCS = 5  # peers that are asked for their whole graph; news comes from all of them
 
 log = logs.get("backend")
@@ -76,10 +80,11 @@ class Backend:
         self.store = store
         self.version = version
         self._hints = hints
+        self.tls = tls.load(config.tls, Role.BACKEND, runtime.now)
         self.stop_requested = asyncio.Event()
         known = store.meta("node_id")
         seed = identity.load_seed(config.directory, runtime.entropy(identity.SEED_SIZE), first=known is None)
-        self._secret = identity.node_secret(seed)
+        self._secret = node_secret(seed)
         self.node_id = public_key(self._secret)
         identity.check_owner(known, self.node_id)
         self._watermark = Watermark(config.directory)
@@ -122,9 +127,12 @@ class Backend:
             identity.FEATURES,
         )
         self.htlcs = Htlcs(self.channels, self.journal, self._secret, self.announcer.lookup)
-        self.handshakes = Handshakes(runtime, self._secret, config.handshakes_per_s)
+        self.handshakes = Handshakes(
+            runtime, self._secret, config.handshakes_per_s, elsewhere=config.handshakes == "frontend"
+        )
         strangers = config.channels.max_peers_without_channels
         self.switchboard = Switchboard(runtime, self.journal, self.channels, identity.FEATURES, strangers)
+        self.leases = Leases(config.limits, self.switchboard.links)
         self.openings = Openings(
             runtime,
             self.channels,
@@ -192,7 +200,7 @@ class Backend:
             spawn(self.chain.run(), "chain"),
             spawn(self._sweep(), "sweep"),
         ]
-        self._listener = await self.runtime.listen(self.config.link_address, self._link)
+        self._listener = await self.runtime.listen(self.config.link_address, self._link, tls=self.tls)
         log.info("started", node_id=self.node_id.hex(), height=tip.height, channels=len(self.channels.by_id))
 
     async def _wallet_script(self) -> bytes:
@@ -297,7 +305,10 @@ class Backend:
             self.openings.sweep()
             if turn % BEAT_EVERY == 0:
                 self.switchboard.beat()
+                self.leases.beat()
                 self._greet()
+                if self.tls is not None:
+                    self.tls.sweep()
             if turn % SLOW_EVERY == 0:
                 self.announcer.sweep()
             if turn % NOTE_EVERY == 0:
@@ -347,6 +358,8 @@ class Backend:
         self.keeper.offered(link, number, raw)
 
     def graph_wanted(self, link: FrontendLink, after: int) -> None:
+        if after >= FROM_START:  # it has just come: its shares are there before its port opens
+            self.leases.beat()
         self.keeper.wanted(link, after)
 
     def link_down(self, link: FrontendLink) -> None:

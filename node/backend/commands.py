@@ -16,7 +16,7 @@ from node.errors import MalformedMessage, Refused
 from node.payment import invoice as bolt11
 from node.payment import order
 from node.payment.send import Payment
-from node.runtime.runtime import split_address
+from node.runtime.addresses import split_address
 from node.wire.features import ChannelType
 
 if TYPE_CHECKING:

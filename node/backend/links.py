@@ -3,8 +3,8 @@
 import asyncio
 from typing import Protocol, assert_never, cast
 
-from node.backend.handshakes import Handshakes
 from node.backend.session import Session, SessionState
+from node.crypto.keys import is_valid_point
 from node.errors import MalformedMessage
 from node.link import frames
 from node.link.messages import (
@@ -18,6 +18,7 @@ from node.link.messages import (
     DialFailed,
     Established,
     GraphWanted,
+    HandshakeDone,
     HandshakeRefused,
     HandshakeStarted,
     Hello,
@@ -31,7 +32,10 @@ from node.link.messages import (
 )
 from node.peer.handshake import HandshakeFailed, Initiator
 from node.runtime import logs
+from node.runtime.certificates import Member
+from node.runtime.handshakes import Handshakes
 from node.runtime.runtime import Runtime
+from node.runtime.tls import peer_of
 
 MAX_FRONTENDS = 64  # far above any deployment; bounds what a leaked socket could make us hold
 MAX_ADDRESS = 300  # characters: the longest host name, and a port
@@ -86,6 +90,7 @@ class FrontendLink(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._acks: dict[int, int] = {}
         self._durable_acks: dict[int, int] = {}
+        self._member: Member | None = None
         self.frontend_id = ""
         self.capabilities: tuple[str, ...] = ()
         self.version = ""
@@ -104,6 +109,7 @@ class FrontendLink(asyncio.Protocol):
         # uvloop's transports are not asyncio's subclasses
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
+        self._member = peer_of(transport)
         self._transport.set_write_buffer_limits(high=1 << 20)
 
     def data_received(self, data: bytes) -> None:
@@ -215,6 +221,8 @@ class FrontendLink(asyncio.Protocol):
                 self._handshake_started(number, address, act)
             case Act(number, act, dial):
                 self._act(number, act, dial)
+            case HandshakeDone(number, address, node_id):
+                self._handshake_done(number, address, node_id)
             case DialFailed(dial, cause):
                 self.dials.pop(dial, None)
                 self._office.dial_failed(self, dial, cause[:MAX_ADDRESS])
@@ -243,6 +251,8 @@ class FrontendLink(asyncio.Protocol):
             self._reject(f"epoch {identity.epoch} is over, {hello.highest_epoch} was seen")
         elif not name:
             self._reject("a frontend needs a name")
+        elif self._member is not None and not self._member.speaks_for(name):
+            self._reject(f'the certificate is that of "{self._member.name}", not of "{name}"')
         elif not self._office.has_room(name):
             self._reject(f"there are {MAX_FRONTENDS} frontends already")
         else:
@@ -257,11 +267,13 @@ class FrontendLink(asyncio.Protocol):
                 features=identity.features,
                 graph_sequence=identity.graph_sequence,
                 limits=identity.limits,
+                frontend_handshakes=self._handshakes.elsewhere,
             )
             self.write(frames.control(welcome))
             self._office.link_up(self)
 
     def _reject(self, reason: str) -> None:
+        log.warning("frontend_rejected", member=self._member and self._member.name, reason=reason)
         self.write(frames.control(Rejected(reason)))
         self.close()
 
@@ -294,6 +306,19 @@ class FrontendLink(asyncio.Protocol):
             self._refuse(session, error.cause)
             return
         self._runtime.spawn(self._advance(session, act), "handshake")
+
+    def _handshake_done(self, number: int, address: str, node_id: bytes) -> None:
+        """A frontend with the node key says who a peer is; believed where this backend is configured to."""
+        if not self._handshakes.elsewhere:
+            log.error("handshake_not_ours", frontend=self.frontend_id)
+            self.write(frames.control(HandshakeRefused(number, "handshakes are the backend's")))
+            return
+        if not is_valid_point(node_id):
+            raise MalformedMessage("a peer's node id is no point")
+        session = self._new_session(number, address)
+        session.node_id = node_id
+        session.state = SessionState.INIT
+        self._office.established(session)
 
     def _act(self, number: int, act: bytes, dial: int | None) -> None:
         session = self.sessions.get(number)

@@ -113,7 +113,13 @@ class Switchboard:
         records = self._channels.of_peer(session.node_id)
         if not records:
             self._limit_strangers(session)
-        log.info("peer_up", peer=session.node_id.hex(), session=session.name, channels=len(records))
+        log.info(
+            "peer_up",
+            peer=session.node_id.hex(),
+            session=session.name,
+            address=session.address,
+            channels=len(records),
+        )
         self._channels.apply_all(records, ev.Connected(negotiated(self._features, session.features)))
         if self.gossip.peer_ready(session):
             session.link.write(frames.control(StartSync(session.number)))

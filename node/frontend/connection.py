@@ -22,7 +22,8 @@ from node.peer.notice import warning
 from node.peer.routing import Route
 from node.peer.session import Session, SessionRules
 from node.peer.transport import Transport
-from node.runtime.runtime import Runtime, join_address
+from node.runtime.addresses import join_address
+from node.runtime.runtime import Runtime
 
 MAX_UNANSWERED = 500  # announcements of one peer that wait for a verdict; then it is not read
 MAX_QUEUED_QUERIES = 20  # of one peer; honest ones send one at a time, and a filter
@@ -42,11 +43,23 @@ class Hold(Enum):
 class Uplink(Protocol):
     """What a connection needs of the backend."""
 
-    def handshake_started(self, connection: "PeerConnection", act: bytes) -> None: ...
-    def act(self, connection: "PeerConnection", act: bytes) -> None: ...
     def ready(self, connection: "PeerConnection", init: bytes) -> None: ...
     def message(self, connection: "PeerConnection", raw: bytes) -> None: ...
     def sent(self, connection: "PeerConnection") -> None: ...
+
+
+class Acts(Protocol):
+    """Who runs handshakes: the backend, or this frontend where it has the key."""
+
+    def handshake_started(self, connection: "PeerConnection", act: bytes) -> None: ...
+    def act(self, connection: "PeerConnection", act: bytes) -> None: ...
+
+
+class Budget(Protocol):
+    """How much may be served to whom."""
+
+    def allows(self, node_id: bytes, now_s: float) -> bool: ...
+    def spend(self, node_id: bytes, size: int, now_s: float) -> None: ...
 
 
 class Gossip(Protocol):
@@ -72,8 +85,18 @@ class House(Protocol):
     @property
     def gossip(self) -> Gossip: ...
 
-    def opened(self, connection: "PeerConnection") -> bool:
-        """Whether there is room for it."""
+    @property
+    def acts(self) -> Acts: ...
+
+    @property
+    def budget(self) -> Budget: ...
+
+    def opened(self, connection: "PeerConnection") -> str:
+        """One word for why there is no room for it, or nothing."""
+        ...
+
+    def shaken(self, connection: "PeerConnection") -> None:
+        """Its handshake is through."""
         ...
 
     def closed(self, connection: "PeerConnection", cause: str) -> None: ...
@@ -103,6 +126,7 @@ class PeerConnection(asyncio.Protocol):
         "send_window",
         "session",
         "since_s",
+        "starved",
         "unanswered",
     )
 
@@ -119,6 +143,7 @@ class PeerConnection(asyncio.Protocol):
         self.send_window = SendWindow(house.limits.session_window_bytes)
         self.receive_window = ReceiveWindow()
         self.unanswered = 0
+        self.starved = False  # it has had more gossip than its share: what is due waits
         self.queries = 0.0  # allowance used up, see `frontend.gossip`
         self.ended = False
         self._acts: ActBuffer | None = ActBuffer()
@@ -141,8 +166,8 @@ class PeerConnection(asyncio.Protocol):
         if not self.address and isinstance(peername, tuple):
             self.address = join_address(str(peername[0]), int(peername[1]))
         self._socket.set_write_buffer_limits(high=WRITE_HIGH_BYTES)
-        if not self._house.opened(self):
-            self.close("no room")
+        if cause := self._house.opened(self):
+            self.close(cause)
         elif self._out:
             self._socket.write(self._out.pop())
 
@@ -184,9 +209,9 @@ class PeerConnection(asyncio.Protocol):
             return
         self._waiting_for_backend = True
         if self._wanted == ACT_ONE_SIZE and self.dial is None:
-            self._house.uplink.handshake_started(self, act)
+            self._house.acts.handshake_started(self, act)
         else:
-            self._house.uplink.act(self, act)
+            self._house.acts.act(self, act)
 
     def act(self, act: bytes) -> None:
         """The backend's act two; act three comes next."""
@@ -211,6 +236,7 @@ class PeerConnection(asyncio.Protocol):
         seen = _descriptor(self.address) if self.dial is None else None
         self.session = Session(house.rules, house.runtime.monotonic(), spread, seen)
         self.send(self.session.messages_to_send())
+        house.shaken(self)
         rest, self._acts = self._acts.rest(), None
         if rest:
             self.data_received(rest)
@@ -288,7 +314,13 @@ class PeerConnection(asyncio.Protocol):
         """Go on with the backlog while the peer keeps up; one slice a turn, so that others get theirs."""
         if self._backlog is None or not self.writable:
             return
+        house = self._house
+        now_s = house.runtime.monotonic()
+        self.starved = not house.budget.allows(self.node_id, now_s)
+        if self.starved:  # the sweep goes on with it
+            return
         slice_ = list(islice(self._backlog[0], BACKLOG_SLICE))
+        house.budget.spend(self.node_id, sum(map(len, slice_)), now_s)
         if len(slice_) < BACKLOG_SLICE:
             self._backlog.popleft()
             if not self._backlog:

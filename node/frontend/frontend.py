@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import Iterable
 
+from node.crypto.keys import public_key
 from node.errors import Refused
-from node.frontend.connection import PeerConnection
+from node.frontend.admission import UNLIMITED, Admission, GossipBudget, Networks
+from node.frontend.connection import Acts, PeerConnection
+from node.frontend.door import Door
 from node.frontend.gossip import FrontendGossip
+from node.frontend.local_handshakes import LocalHandshakes
 from node.frontend.uplink import Uplink
 from node.gossip.graph import Delta
 from node.gossip.validation import Verdict
-from node.link.messages import Dial, Limits, Status, Welcome
+from node.link.messages import Dial, Limits, Shares, Status, Welcome
 from node.peer.session import SessionRules
-from node.runtime import logs
+from node.runtime import logs, node_key, tls
+from node.runtime.certificates import Role
 from node.runtime.config import FrontendConfig
 from node.runtime.runtime import Listener, Runtime
 from node.wire.features import Features
@@ -43,6 +48,14 @@ class Frontend:
         self._config = config
         self.connections: dict[int, PeerConnection] = {}
         self.uplink = Uplink(runtime, self, frontend_id, version)
+        self.tls = tls.load(config.tls, Role.FRONTEND, runtime.now)
+        self._key = node_key.load(config.node_key) if config.handshakes == "frontend" else None
+        self._local: LocalHandshakes | None = None
+        now_s = runtime.monotonic()
+        self.admission = Admission(config.limits_exempt, config.max_connections, now_s)
+        self.budget = GossipBudget(now_s)
+        self._proxies = Networks(config.proxy_from)
+        self._counted = (now_s, 0, 0)  # when, accepted and served until then
         self.gossip = FrontendGossip(runtime, self.uplink, self.connections)
         self.rules = SessionRules(features=Features(), chain_hash=bytes(32))
         self.limits = Limits()
@@ -53,6 +66,7 @@ class Frontend:
         # (frontend, number) is never used twice, also not after a restart under the same name
         self._number = int(runtime.now()) << 24
         self._listener: Listener | None = None
+        self._proxy_listener: Listener | None = None
         self.listening = asyncio.Event()
         self._opening = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -61,7 +75,7 @@ class Frontend:
         """Connect to the backend; the port opens once the graph is current (`listening`)."""
         spawn = self.runtime.spawn
         self._tasks = [
-            spawn(self.uplink.run(self._config.backends, self._config.reconnect_s), "uplink"),
+            spawn(self.uplink.run(self._config.backends, self._config.reconnect_s, self.tls), "uplink"),
             spawn(self._sweep(), "sweep"),
         ]
 
@@ -83,10 +97,17 @@ class Frontend:
         """Where peers connect, once it listens."""
         return "" if self._listener is None else self._listener.address
 
+    @property
+    def proxy_address(self) -> str:
+        """Where load balancers connect, once it listens."""
+        return "" if self._proxy_listener is None else self._proxy_listener.address
+
     # the link
 
     def welcome(self, message: Welcome) -> None:
         self.limits = message.limits
+        self.shares(UNLIMITED)
+        self._take_up_handshakes(message)
         self.rules = SessionRules(
             features=Features.from_bytes(message.features),
             chain_hash=message.chain_hash,
@@ -95,6 +116,26 @@ class Frontend:
             ping_timeout_s=message.limits.ping_timeout_s,
         )
         self.gossip.configure(message)
+
+    def _take_up_handshakes(self, message: Welcome) -> None:
+        """With the node's key, and leave to use it, strangers' handshakes are run here."""
+        self._local = None
+        if self._key is None:
+            return
+        if (ours := public_key(self._key)) != message.node_id:
+            self.runtime.spawn(_refuse_key(ours, message.node_id), "node_key")
+        elif message.frontend_handshakes:
+            self._local = LocalHandshakes(self.runtime, self.uplink, self._key)
+        else:
+            log.warning("handshakes_stay_at_the_backend", why="its configuration does not say otherwise")
+
+    @property
+    def acts(self) -> Acts:
+        return self._local or self.uplink
+
+    def shares(self, message: Shares) -> None:
+        self.admission.share(message)
+        self.budget.share(message)
 
     def link_lost(self) -> None:
         """Without a backend no peer can be served; they come back through whoever has one."""
@@ -121,7 +162,15 @@ class Frontend:
         self.gossip.start_sync(connection)
 
     def status(self) -> Status:
+        now_s = self.runtime.monotonic()
+        before_s, accepted, served = self._counted
+        self._counted = (now_s, self.admission.accepted, self.budget.served)
+        spent_s = max(now_s - before_s, 0.001)
         return Status(
+            handshakes=self.admission.handshakes,
+            connections_per_s=(self.admission.accepted - accepted) / spent_s,
+            gossip_bytes_per_s=(self.budget.served - served) / spent_s,
+            shares=self.admission.shares,
             sessions=len(self.connections),
             messages_in=self.messages_in,
             messages_out=self.messages_out,
@@ -134,21 +183,37 @@ class Frontend:
         async with self._opening:
             if self._listener is None and self.gossip.current and self._config.listen:
                 listener = await self.runtime.listen(
-                    self._config.listen, lambda: PeerConnection(self), share_port=self._share_port
+                    self._config.listen, self._at_the_door, share_port=self._share_port
                 )
+                proxied = None
+                if self._config.proxy_listen:
+                    proxied = await self.runtime.listen(
+                        self._config.proxy_listen, self._at_the_proxy_door, share_port=self._share_port
+                    )
+                self._listener, self._proxy_listener = listener, proxied
                 if not self._current():  # the link was lost meanwhile
-                    listener.close()
+                    self._close_port()
                     return
-                self._listener = listener
-                log.info("listening", address=listener.address)
+                log.info("listening", address=listener.address, proxy=proxied and proxied.address)
         if self.gossip.current:
             self.listening.set()
 
     def _current(self) -> bool:  # asked again after a wait
         return self.gossip.current
 
+    def _at_the_door(self) -> asyncio.Protocol:
+        if self._config.proxy_on_listen:
+            return Door(self, self._proxies, only_trusted=False)
+        return PeerConnection(self)
+
+    def _at_the_proxy_door(self) -> asyncio.Protocol:
+        return Door(self, self._proxies, only_trusted=True)
+
     def _close_port(self) -> None:
         self.listening.clear()
+        if self._proxy_listener is not None:
+            self._proxy_listener.close()
+            self._proxy_listener = None
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -159,14 +224,27 @@ class Frontend:
         self._number += 1
         return self._number
 
-    def opened(self, connection: PeerConnection) -> bool:
+    def opened(self, connection: PeerConnection) -> str:
+        if connection.dial is None:
+            cause = self.admission.enter(connection.address, self.runtime.monotonic())
+            if cause:
+                log.debug("not_admitted", address=connection.address, cause=cause)
+                return cause
         self.connections[connection.number] = connection
         self.gossip.join(connection)
-        return len(self.connections) <= self._config.max_connections
+        return ""
+
+    def shaken(self, connection: PeerConnection) -> None:
+        if connection.dial is None:
+            self.admission.shaken(connection.address)
 
     def closed(self, connection: PeerConnection, cause: str) -> None:
         if self.connections.pop(connection.number, None) is not None:
             self.gossip.leave(connection)
+            if self._local is not None:
+                self._local.forget(connection)
+            if connection.dial is None:
+                self.admission.leave(connection.address, shaking=connection.session is None)
             self.uplink.ended(connection, cause)
 
     def dial(self, message: Dial) -> None:
@@ -192,5 +270,16 @@ class Frontend:
                 connection.check(now_s, pong_size)
                 if connection.queries:
                     self.gossip.relax(connection)
+                if connection.starved:
+                    connection.pump()
             self.gossip.sweep()
             self.uplink.beat()
+            self.admission.sweep(now_s)
+            self.budget.sweep(now_s)
+            if self.tls is not None:
+                self.tls.sweep()
+
+
+async def _refuse_key(ours: bytes, theirs: bytes) -> None:
+    """As a task, so that the process ends with it: no other backend will do either."""
+    raise Refused(f"node_key: is that of node {ours.hex()}, the backend is {theirs.hex()}; take its key")

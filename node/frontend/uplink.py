@@ -23,12 +23,14 @@ from node.link.messages import (
     Established,
     GraphCurrent,
     GraphWanted,
+    HandshakeDone,
     HandshakeRefused,
     HandshakeStarted,
     Hello,
     Rejected,
     SessionEnded,
     SessionReady,
+    Shares,
     StartSync,
     Status,
     ToFrontend,
@@ -37,6 +39,7 @@ from node.link.messages import (
 )
 from node.runtime import logs
 from node.runtime.runtime import Runtime
+from node.runtime.tls import Tls
 
 CONNECT_TIMEOUT_S = 5.0  # a host that is gone does not even refuse
 WELCOME_TIMEOUT_S = 10.0  # from the connection on; a backend that is there answers in milliseconds
@@ -55,6 +58,7 @@ class Tenant(Protocol):
     def dial(self, message: Dial) -> None: ...
     def start_sync(self, connection: PeerConnection) -> None: ...
     def verdicts(self, verdicts: tuple[tuple[int, int], ...]) -> None: ...
+    def shares(self, message: Shares) -> None: ...
     def graph_records(self, first_sequence: int, deltas: Iterable[Delta]) -> None: ...
     def graph_current(self, sequence: int) -> None: ...
 
@@ -75,12 +79,13 @@ class Uplink(asyncio.Protocol):
         self.highest_epoch = 0
         self.welcomed: Welcome | None = None
         self.rejected = ""
+        self._refused = False
         self.addresses: tuple[str, ...] = ()
         self.heard_s = 0.0
 
     # keeping it up
 
-    async def run(self, addresses: Sequence[str], pause_s: float) -> None:
+    async def run(self, addresses: Sequence[str], pause_s: float, tls: Tls | None = None) -> None:
         """Connect, again and again: a frontend never ends because its backend is away.
 
         Of several addresses one leads; the others do not listen, or are not welcomed.
@@ -91,7 +96,7 @@ class Uplink(asyncio.Protocol):
             self._reader = frames.FrameReader()
             try:
                 async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                    await self._runtime.connect(address, lambda: self)
+                    await self._runtime.connect(address, lambda: self, tls=tls)
             except (OSError, TimeoutError) as error:
                 if address not in away:  # said once: it is tried again and again
                     log.warning("no_backend", address=address, error=str(error), again_s=pause_s)
@@ -112,7 +117,7 @@ class Uplink(asyncio.Protocol):
             frontend_id=self._id,
             version=self._version,
             highest_epoch=self.highest_epoch,
-            capabilities=("ipv4", "ipv6"),
+            capabilities=("ipv4", "ipv6", "shares"),
             addresses=self.addresses,
         )
         self._control(hello)
@@ -120,6 +125,10 @@ class Uplink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._acks.clear()
+        if self.welcomed is None and not self.rejected and not self._refused:
+            # over TLS 1.3 this is also how a frontend hears that its certificate is not believed
+            self._refused = True  # said once: it is tried again and again
+            log.warning("link_refused", error=str(exc or "closed before the welcome; see the backend's log"))
         if self.welcomed is not None:
             self.welcomed = None
             self._tenant.link_lost()
@@ -204,6 +213,8 @@ class Uplink(asyncio.Protocol):
             case StartSync(number):
                 if connection := connections.get(number):
                     self._tenant.start_sync(connection)
+            case Shares():
+                self._tenant.shares(message)
             case GraphCurrent(sequence):
                 self._tenant.graph_current(sequence)
             case Verdicts(verdicts):
@@ -229,6 +240,7 @@ class Uplink(asyncio.Protocol):
         if not PROTOCOL_MIN <= message.protocol <= PROTOCOL_MAX:
             raise MalformedMessage(f"protocol {message.protocol} was not offered")
         self.rejected = ""
+        self._refused = False
         self.highest_epoch = message.epoch
         self.welcomed = message
         self._tenant.welcome(message)
@@ -254,6 +266,10 @@ class Uplink(asyncio.Protocol):
 
     def handshake_started(self, connection: PeerConnection, act: bytes) -> None:
         self._control(HandshakeStarted(connection.number, connection.address, act))
+
+    def handshake_done(self, connection: PeerConnection) -> None:
+        """It ran here; `connection.node_id` is who it is."""
+        self._control(HandshakeDone(connection.number, connection.address, connection.node_id))
 
     def act(self, connection: PeerConnection, act: bytes) -> None:
         self._control(Act(connection.number, act, connection.dial))

@@ -60,6 +60,7 @@ class Welcome(Control, frozen=True, tag="welcome"):
     features: bytes
     graph_sequence: int
     limits: Limits = Limits()
+    frontend_handshakes: bool = False
 
 
 class Rejected(Control, frozen=True, tag="rejected"):
@@ -84,6 +85,28 @@ class Status(Control, frozen=True, tag="status"):
     bytes_in: int
     bytes_out: int
     graph_sequence: int
+    handshakes: int = 0
+    connections_per_s: float = 0.0
+    gossip_bytes_per_s: float = 0.0
+    shares: int = 0  # the last Shares that came
+
+
+class Shares(Control, frozen=True, tag="shares"):
+    """A frontend's part of the node's limits, until the next; to those with the capability of this name.
+
+    What holds for one address or one peer is the same for all frontends.
+    """
+
+    number: int
+    handshakes: int
+    connections: int
+    connections_per_s: float
+    gossip_bytes_per_s: float
+    handshakes_per_address: int = 0  # 0, here and below: no limit
+    connections_per_address: int = 0
+    connections_per_s_per_address: int = 0
+    gossip_bytes_per_s_per_peer: int = 0
+    gossip_burst_per_peer: int = 0
 
 
 class Acks(Control, frozen=True, tag="acks"):
@@ -117,6 +140,14 @@ class Established(Control, frozen=True, tag="established"):
     receive_key: Key
     chaining_key: Key
     act: bytes = b""
+
+
+class HandshakeDone(Control, frozen=True, tag="done"):
+    """A frontend with the node key ran a stranger's handshake itself; only where Welcome.frontend_handshakes."""
+
+    session: int
+    address: str
+    node_id: Annotated[bytes, Meta(min_length=33, max_length=33)]
 
 
 class HandshakeRefused(Control, frozen=True, tag="refused"):
@@ -190,6 +221,7 @@ ToBackend = (
     | Status
     | Acks
     | HandshakeStarted
+    | HandshakeDone
     | Act
     | DialFailed
     | SessionReady
@@ -209,4 +241,5 @@ ToFrontend = (
     | StartSync
     | GraphCurrent
     | Verdicts
+    | Shares
 )

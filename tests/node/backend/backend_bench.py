@@ -73,7 +73,7 @@ class BenchRuntime:
         await asyncio.sleep(0)
         return work()
 
-    async def listen(self, address, factory, *, share_port=False):
+    async def listen(self, address, factory, *, share_port=False, tls=None):
         return Listener()
 
     async def connect(self, address, factory):
@@ -101,6 +101,9 @@ class Wire:
         self.reader = frames.FrameReader()
         self.closed = False
         self.bytes_written = 0
+
+    def get_extra_info(self, name: str) -> None:
+        """A Unix socket has nothing to tell."""
 
     def write(self, data: bytes) -> None:
         self.bytes_written += len(data)

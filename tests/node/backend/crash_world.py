@@ -103,7 +103,7 @@ class LocalRuntime(SystemRuntime):
             await asyncio.sleep(0)
         return work()
 
-    async def listen(self, address, factory, *, share_port=False):
+    async def listen(self, address, factory, *, share_port=False, tls=None):
         return NoListener()
 
     @property

@@ -1,19 +1,23 @@
 """The backend's end of the link against frontends that are late, wrong or taken over."""
 
 import asyncio
+import datetime as dt
 import random
+from typing import NamedTuple
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.backend.handshakes import Handshakes
 from node.backend.links import FrontendLink
 from node.backend.session import SessionState
 from node.crypto.keys import public_key
 from node.link import frames
 from node.link import messages as m
 from node.peer.handshake import Initiator, Responder
+from node.runtime.certificates import Role, issue, new_authority, new_shared, read_certificate
+from node.runtime.handshakes import Handshakes
 
 NODE_SECRET, PEER_SECRET = b"\x11" * 32, b"\x22" * 32
 NODE_ID, PEER_ID = public_key(NODE_SECRET), public_key(PEER_SECRET)
@@ -42,12 +46,26 @@ class FakeRuntime:
             await self.tasks.pop(0)
 
 
+class Shown(NamedTuple):
+    """A TLS connection, as far as it is asked for the other side's certificate."""
+
+    certificate: bytes
+
+    def getpeercert(self, *, binary_form: bool) -> bytes:
+        assert binary_form
+        return self.certificate
+
+
 class FakeTransport:
-    def __init__(self) -> None:
+    def __init__(self, certificate: bytes = b"") -> None:
         self.written, self.closed = b"", False
+        self._shown = Shown(certificate) if certificate else None
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def get_extra_info(self, name: str) -> Shown | None:
+        return self._shown if name == "ssl_object" else None
 
     def set_write_buffer_limits(self, high: int) -> None: ...
 
@@ -94,12 +112,18 @@ class Identity:
 class Bench:
     """One link, said hello to unless told otherwise."""
 
-    def __init__(self, hello: m.Hello | None = HELLO, per_s: int = 100) -> None:
-        self.runtime, self.office, self.transport = FakeRuntime(), Office(), FakeTransport()
+    def __init__(
+        self,
+        hello: m.Hello | None = HELLO,
+        per_s: int = 100,
+        *,
+        certificate: bytes = b"",
+        elsewhere: bool = False,
+    ) -> None:
+        self.runtime, self.office, self.transport = FakeRuntime(), Office(), FakeTransport(certificate)
         self.identity = Identity()
-        self.link = FrontendLink(
-            self.runtime, self.office, self.identity, Handshakes(self.runtime, NODE_SECRET, per_s)
-        )
+        handshakes = Handshakes(self.runtime, NODE_SECRET, per_s, elsewhere=elsewhere)
+        self.link = FrontendLink(self.runtime, self.office, self.identity, handshakes)
         self.link.connection_made(self.transport)
         if hello is not None:
             self.tell(hello)
@@ -343,3 +367,59 @@ def test_whatever_a_frontend_sends_nothing_is_raised(chunks: list[bytes]) -> Non
         assert not bench.office.named("established")
 
     asyncio.run(run())
+
+
+# members and their certificates
+
+
+def certificate(name: str, role: Role) -> bytes:
+    now = dt.datetime.now(dt.UTC)
+    pem = issue(new_authority(now, 1), name, role, now, 1).certificate
+    return read_certificate(pem, name).public_bytes(Encoding.DER)
+
+
+def test_a_frontend_goes_by_the_name_in_its_certificate() -> None:
+    shown = certificate("f1", Role.FRONTEND)
+
+    assert Bench(m.Hello(1, 1, "f1", "test"), certificate=shown).told(m.Welcome)
+    other = Bench(m.Hello(1, 1, "f2", "test"), certificate=shown)
+    assert other.told(m.Rejected)[0].reason == 'the certificate is that of "f1", not of "f2"'
+    assert other.transport.closed
+    assert not other.office.calls
+
+
+def test_with_the_shared_certificate_it_has_the_name_that_it_says() -> None:
+    pem = new_shared(dt.datetime.now(dt.UTC), 1).certificate
+    shown = read_certificate(pem, "shared").public_bytes(Encoding.DER)
+
+    assert Bench(m.Hello(1, 1, "any", "test"), certificate=shown).told(m.Welcome)
+
+
+# handshakes in a frontend that has the key
+
+
+def test_a_frontend_with_the_key_is_believed_where_the_configuration_says_so() -> None:
+    bench = Bench(elsewhere=True)
+    bench.tell(m.HandshakeDone(1, "1.2.3.4:5", PEER_ID), m.SessionReady(1, b"init", "1.2.3.4:5"))
+
+    assert bench.told(m.Welcome)[0].frontend_handshakes
+    ((session,),) = bench.office.named("established")
+    assert session.node_id == PEER_ID
+    assert bench.office.named("ready") == [(session, b"init")]
+
+
+def test_and_nowhere_else() -> None:
+    bench = Bench()
+    bench.tell(m.HandshakeDone(1, "1.2.3.4:5", PEER_ID), m.SessionReady(1, b"init", "1.2.3.4:5"))
+
+    assert not bench.told(m.Welcome)[0].frontend_handshakes
+    assert bench.told(m.HandshakeRefused)
+    assert not bench.office.named("established")
+    assert not bench.office.named("ready")
+
+
+def test_what_is_no_node_id_ends_the_link() -> None:
+    bench = Bench(elsewhere=True)
+    bench.tell(m.HandshakeDone(1, "1.2.3.4:5", b"\x02" + b"\xff" * 32))
+
+    assert bench.transport.closed

@@ -12,8 +12,9 @@ from node.frontend.frontend import Frontend
 from node.link.messages import SessionReady
 from node.peer.connection import NoiseConnection
 from node.peer.handshake import Initiator, Responder
+from node.runtime.addresses import split_address
 from node.runtime.config import FrontendConfig
-from node.runtime.runtime import SystemRuntime, split_address
+from node.runtime.runtime import SystemRuntime
 from node.wire import bolt1
 from node.wire.codec import decode, encode, message_type
 

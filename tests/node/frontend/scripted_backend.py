@@ -84,6 +84,7 @@ class ScriptedBackend(asyncio.Protocol):
         self.address = f"unix:{path}"
         self.secret = b"\x11" * 32
         self.node_id = public_key(self.secret)
+        self.frontend_handshakes = False
         self.limits = Limits()
         self.epoch = 1
         self.protocol = 1
@@ -175,7 +176,14 @@ class ScriptedBackend(asyncio.Protocol):
     def welcome(self) -> Welcome:
         chain, features = REGTEST, FEATURES.to_bytes()
         return Welcome(
-            self.protocol, self.epoch, self.node_id, chain, features, self.sequence, limits=self.limits
+            self.protocol,
+            self.epoch,
+            self.node_id,
+            chain,
+            features,
+            self.sequence,
+            limits=self.limits,
+            frontend_handshakes=self.frontend_handshakes,
         )
 
     def feed(self, after: int = -1) -> None:

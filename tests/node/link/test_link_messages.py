@@ -27,6 +27,7 @@ SAMPLES: dict[str, m.Control] = {
         m.Status(1, 2, 3, 4, 5, 6),
         m.Acks(((1, 2), (3, 4))),
         m.HandshakeStarted(1, "1.2.3.4:5", bytes(50)),
+        m.HandshakeDone(1, "1.2.3.4:5", POINT),
         m.Act(1, bytes(66), 9),
         m.Established(1, POINT, KEY, KEY, KEY, bytes(66)),
         m.HandshakeRefused(1, "bad_mac"),
@@ -39,6 +40,7 @@ SAMPLES: dict[str, m.Control] = {
         m.GraphWanted(-1),
         m.GraphCurrent(42),
         m.Verdicts(((1, 0), (2, 4))),
+        m.Shares(3, 10, 100, 5.5, 1e6, 1, 2, 3, 4, 5),
     )
 }
 TO_BACKEND, TO_FRONTEND = ({cls.__name__ for cls in get_args(union)} for union in (m.ToBackend, m.ToFrontend))
