@@ -11,10 +11,12 @@ from msgspec import Struct
 
 from lnsim.api_client import CallFailed, ChainRpc, NodeApi
 from lnsim.chain.model import COIN
+from lnsim.cluster_certs import Certificates
 from lnsim.cluster_peer import Peer, bitcoind_config, peer_config
 from lnsim.cluster_process import Supervisor, command
 from node.errors import Refused
-from node.runtime.runtime import join_address
+from node.runtime.addresses import join_address
+from node.runtime.certificates import Role
 
 T = TypeVar("T")
 
@@ -153,9 +155,13 @@ class Cluster(Hub):
         peers: list[str],
         report: Callable[[str, str], None],
         channels: Mapping[str, Any] | None = None,
+        *,
+        tls: bool = False,
     ) -> None:
-        """`channels` is that section of every node's configuration."""
+        """`channels` is that section of every node's configuration; `tls`: the link is TLS over TCP."""
         super().__init__(directory, frontends, report)
+        self.certificates = Certificates(directory / "certs") if tls else None
+        self._link_port = _free_port() if tls else 0
         self._channels = dict(channels or {})
         self.peers = [Peer(name) for name in peers]
 
@@ -170,14 +176,32 @@ class Cluster(Hub):
     async def _start_hub(self) -> None:
         await self.start_chain(dict.fromkeys((HUB, *(peer.name for peer in self.peers)), Purse()))
         await all_of(
-            self.start_backend({"channels": self._channels}),
-            *(self.start_frontend(name, {}) for name in self.frontends),
+            self.start_backend({"channels": self._channels, **self._private("main", Role.BACKEND)}),
+            *(self.start_frontend(name, self._private(name, Role.FRONTEND)) for name in self.frontends),
         )
+
+    def _private(self, name: str, role: Role) -> dict[str, Any]:
+        """What a member's configuration says of the link, where that is TLS."""
+        if self.certificates is None:
+            return {}
+        field = "link" if role is Role.BACKEND else "backend"
+        return {
+            field: f"127.0.0.1:{self._link_port}",
+            "tls": self.certificates.section(name, role),
+        }
 
     async def _begin(self, peer: Peer) -> None:
         config = peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S)
         config["backend"]["channels"] = self._channels
         await peer.begin(config)
+
+
+def _free_port() -> int:
+    """One that nobody has now."""
+    with socket.socket() as place:
+        place.bind(("127.0.0.1", 0))
+        number: int = place.getsockname()[1]
+        return number
 
 
 class _ReservedPort:

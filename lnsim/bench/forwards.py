@@ -1,5 +1,6 @@
 """Forwarding: payer, our cluster and payee, three nodes that each sync every promise to the disk."""
 
+from statistics import median
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +21,8 @@ AMOUNT_MSAT = (
 SETTLE_TIMEOUT_S = 60.0
 PAYMENT_TIMEOUT_S = 60.0
 WARM_UP_S = 1.0
+TLS_IN_FLIGHT = 50
+TURNS = 4  # of each kind of link
 
 Figures = dict[str, Any]
 
@@ -43,15 +46,49 @@ def run(plan: Plan) -> Figures:
     return run_loop(_run(plan))
 
 
-async def _run(plan: Plan) -> Figures:
-    directory = plan.scratch("forwards")
-    channels = {"max_accepted_htlcs": SLOTS}
-    cluster = Cluster(directory, FRONTENDS, ["payer", "payee"], _ignore, channels=channels)
+def run_tls(plan: Plan) -> Figures:
+    """What TLS on the link costs: the backend's CPU for a forward over TLS on loopback and over Unix sockets.
+
+    Two clusters as `forwards` has them, at the same time, loaded in turns: what slows the machine down slows down both.
+    """
+    return run_loop(_compare(plan))
+
+
+async def _compare(plan: Plan) -> Figures:
+    clusters = {name: _cluster(plan, name, tls=name == "tls") for name in ("unix", "tls")}
     try:
-        await cluster.start()
+        for cluster in clusters.values():
+            await _begin(cluster)
+        spent_ms: dict[str, list[float]] = {name: [] for name in clusters}
+        for _ in range(TURNS):
+            for name, cluster in clusters.items():
+                payer, payee = cluster.peers
+                result = await _measure(cluster, payer, payee, TLS_IN_FLIGHT, plan.seconds / TURNS)
+                spent_ms[name].append(result["backend_cpu_ms"])
+        unix_ms, tls_ms = (median(spent_ms[name]) for name in ("unix", "tls"))
+        return {"unix_cpu_ms": unix_ms, "tls_cpu_ms": tls_ms, "ratio": tls_ms / unix_ms}
+    finally:
+        for cluster in clusters.values():
+            await cluster.stop()
+
+
+def _cluster(plan: Plan, name: str, *, tls: bool = False) -> Cluster:
+    channels = {"max_accepted_htlcs": SLOTS}
+    return Cluster(plan.scratch(name), FRONTENDS, ["payer", "payee"], _ignore, channels=channels, tls=tls)
+
+
+async def _begin(cluster: Cluster) -> None:
+    await cluster.start()
+    payer, payee = cluster.peers
+    await _open_channels(cluster, payer, payee)
+    await _load(payer, payee, in_flight=1, seconds=WARM_UP_S)
+
+
+async def _run(plan: Plan) -> Figures:
+    cluster = _cluster(plan, "forwards")
+    try:
+        await _begin(cluster)
         payer, payee = cluster.peers
-        await _open_channels(cluster, payer, payee)
-        await _load(payer, payee, in_flight=1, seconds=WARM_UP_S)
         return {
             str(in_flight): await _measure(cluster, payer, payee, in_flight, plan.seconds)
             for in_flight in plan.in_flight

@@ -88,5 +88,11 @@ BENCHMARKS = {
             forwards.run,
             (Goal(("1", "p50_ms"), at_most=40.0), Goal(("100", "backend_cpu_ms"), at_most=1.5)),
         ),
+        Benchmark(
+            "tls",
+            "a forward over TLS between frontends and backend",
+            forwards.run_tls,
+            (Goal(("ratio",), at_most=1.34),),
+        ),
     )
 }

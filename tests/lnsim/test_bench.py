@@ -105,8 +105,15 @@ def test_forwards(plan):
         assert all(value > 0 for key, value in found.items() if key != "backend_cpu_ms")
 
 
+@pytest.mark.e2e
+def test_tls_against_unix_sockets(plan):
+    figures = BENCHMARKS["tls"].run(replace(plan, seconds=0.5))
+    assert figures.keys() == {"unix_cpu_ms", "tls_cpu_ms", "ratio"}
+    assert all(value > 0 for value in figures.values())
+
+
 def test_every_benchmark_is_tested():
-    assert BENCHMARKS.keys() == {*KEYS, "forwards", "store"}
+    assert BENCHMARKS.keys() == {*KEYS, "forwards", "store", "tls"}
 
 
 def test_json_is_the_last_line():
