@@ -15,7 +15,7 @@ from lnsim.cluster_gauges import Measured
 from lnsim.cluster_process import ProcessFailed, Usage
 from lnsim.worker.ray_actor import RayWorker
 from node.errors import Refused
-from node.runtime.runtime import split_address
+from node.runtime.addresses import split_address
 
 MAX_CALLS = 10_000  # of one worker, at once: each payment under way is one
 START_TIMEOUT_S = 60.0  # a node that has started no actor yet starts a process, which loads its code
