@@ -27,9 +27,8 @@ def run_world(
     scenario: Scenario, seed: int, origin: Origin, show: Show, trace_file: Path | None = None
 ) -> RunResult:
     """The same in every detail for the same scenario and seed; `trace_file` gets a line for each thing that happened."""
-    logs.configure(LogConfig(level="error", format="text"))
     began_s = time.perf_counter()
-    with _rare_collections():
+    with logs.for_a_while(LogConfig(level="error", format="text")), _rare_collections():
         result = run(_run(scenario, seed, origin, show, trace_file))
     return replace(result, wall_s=time.perf_counter() - began_s)
 
