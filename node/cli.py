@@ -9,8 +9,10 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
@@ -18,6 +20,7 @@ import typer
 
 from node import certs
 from node.errors import Ended, Refused
+from node.operations.commands import register
 from node.runtime import logs
 from node.runtime.config import (
     KINDS,
@@ -31,8 +34,14 @@ from node.runtime.files import raise_file_limit
 from node.runtime.release import release
 from node.runtime.runtime import SystemRuntime
 
-if TYPE_CHECKING:
-    from node.backend.store import Store  # each command imports what its process runs, and nothing else
+if TYPE_CHECKING:  # each command imports what its process runs, and nothing else
+    from node.backend.backend import Backend
+    from node.backend.store import Store
+    from node.frontend.frontend import Frontend
+    from node.runtime.admin import Complaints
+    from node.runtime.metrics import Gather
+
+    Part = tuple[Complaints, Gather]
 
 T = TypeVar("T")
 
@@ -179,6 +188,8 @@ def show_version() -> None:
     typer.echo(release())
 
 
+register(app)
+
 Work = Callable[[SystemRuntime, asyncio.Event], Awaitable[None]]
 
 
@@ -237,17 +248,26 @@ async def _backend(
 
     if standby:
         _announce(ready="standby", link=settings.link_address)
+    parts: list[Part] = []  # none yet: a standby is healthy and not ready
+    watched = await _watched(settings.admin, parts)
     leading = lead(settings, runtime, store or open_store, standby=standby)
-    database = await _unless(leading, stop)
+    try:
+        database = await _unless(leading, stop)
+    except Refused:
+        await watched.aclose()
+        raise
     if database is None:
+        await watched.aclose()
         return
     client, http = chain_client(settings.bitcoind)
     hints = ZmqHints(settings.bitcoind.zmq) if settings.bitcoind.zmq else None
     try:
         node = Backend(runtime, settings, client, database, release(), hints, accept_older=accept_older)
     except Refused:
+        await watched.aclose()
         database.close()
         raise
+    parts += _of_backend(node) if settings.admin else ()
     server = HttpServer(
         Api(node.commands, settings.api_password).application,
         settings.api_address,
@@ -259,6 +279,7 @@ async def _backend(
             _announce(ready="backend", node_id=node.node_id.hex(), api=api, link=link)
             await _either(stop, node.stop_requested)
     finally:
+        await watched.aclose()
         await server.stop()
         await node.stop()
         await http.close()
@@ -268,12 +289,14 @@ async def _frontend(settings: FrontendConfig, name: str, runtime: SystemRuntime,
     from node.frontend.frontend import Frontend
 
     node = Frontend(runtime, settings, name, release())
-    await node.start()
-    await _either(stop, node.listening)
-    if not stop.is_set():
-        _announce(ready="frontend", id=name, listen=node.address)
-    await stop.wait()
-    await node.stop()
+    async with await _watched(settings.admin, _of_frontend(node) if settings.admin else ()):
+        await node.start()
+        await _either(stop, node.listening)
+        if not stop.is_set():
+            _announce(ready="frontend", id=name, listen=node.address)
+        await stop.wait()
+        await node.leave()
+        await node.stop()
 
 
 async def _standalone(
@@ -286,13 +309,46 @@ async def _standalone(
     node = Standalone(settings, runtime, accept_older=accept_older)
     api = settings.backend.api_address
     server = HttpServer(Api(node.commands, settings.backend.api_password).application, api)
+    place = settings.backend.admin
+    parts = (*_of_backend(node.backend), *_of_frontend(node.frontend)) if place else ()
+    watched = await _watched(place, parts)
     try:
         if await _unless(_start(node, server), stop):
             _announce(ready="standalone", node_id=node.node_id.hex(), api=api, listen=node.listen_address)
             await _either(stop, node.backend.stop_requested)
     finally:
+        await watched.aclose()
         await server.stop()
         await node.stop()
+
+
+def _of_backend(node: "Backend") -> "tuple[Part, ...]":
+    from node.backend import health, metrics
+
+    return ((lambda: health.complaints(node), lambda: metrics.gather(node)),)
+
+
+def _of_frontend(node: "Frontend") -> "tuple[Part, ...]":
+    from node.frontend import health, metrics
+
+    return ((lambda: health.complaints(node), lambda: metrics.gather(node)),)
+
+
+async def _watched(address: str, parts: "Sequence[Part]") -> AsyncExitStack:
+    """The admin listener, where one is wanted, until the stack is closed; `parts` may be added to."""
+    stack = AsyncExitStack()
+    if address:
+        from node.runtime.admin import admin
+        from node.runtime.metrics import registry
+
+        def complaints() -> list[str]:
+            return [reason for ask, _ in parts for reason in ask()] if parts else ["standing by, or starting"]
+
+        place = await stack.enter_async_context(
+            admin(address, complaints, registry(lambda: chain.from_iterable(gather() for _, gather in parts)))
+        )
+        logs.get("process").info("admin", address=place)
+    return stack
 
 
 class Startable(Protocol):

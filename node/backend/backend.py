@@ -11,6 +11,7 @@ from node.backend.chain_watcher import ChainWatcher, Hints
 from node.backend.channels import Channels, Record
 from node.backend.commands import Commands
 from node.backend.dialler import Dialler
+from node.backend.graph_ages import GraphAges
 from node.backend.graph_keeper import GraphKeeper
 from node.backend.htlcs import Htlcs
 from node.backend.journal import MAX_AWAY_S, Journal
@@ -115,6 +116,7 @@ class Backend:
         self.journal = Journal(runtime, self.store)
         self.channels = Channels(self.journal, self.store, channel_seed, self._secret, policy)
         self.graph = Graph(self.chain_hash)
+        self.graph_ages = GraphAges()
         self.keeper = GraphKeeper(runtime, self.journal, self.graph, self)
         self.announcer = Announcer(
             runtime,
@@ -251,6 +253,11 @@ class Backend:
             task.cancel()
         self.store.close()
 
+    @property
+    def running(self) -> bool:
+        """Whether it has started and can still store: without its journal nothing leaves it."""
+        return self._listener is not None and not self._tasks[0].done()
+
     def _link(self) -> FrontendLink:
         link = FrontendLink(self.runtime, self.switchboard, self, self.handshakes)
         self._greeting[link] = self.runtime.monotonic() + HELLO_TIMEOUT_S
@@ -306,6 +313,7 @@ class Backend:
             if turn % BEAT_EVERY == 0:
                 self.switchboard.beat()
                 self.leases.beat()
+                self.graph_ages.sample(self.runtime.monotonic(), self.graph.sequence)
                 self._greet()
                 if self.tls is not None:
                     self.tls.sweep()

@@ -63,6 +63,7 @@ class ChainDesk:
         self._publishing: dict[bytes, tuple[bytes, str, int]] = {}  # txid -> transaction, why, tries
         self._public: dict[int, tuple[bytes, int]] = {}
         self.height = watcher.tip.height
+        self.tip_heard_s = runtime.monotonic()  # when a block last came
         self.feerate_per_kw = default_feerate_per_kw
         self._default_feerate_per_kw = default_feerate_per_kw
 
@@ -70,6 +71,11 @@ class ChainDesk:
     def failure(self) -> str | None:
         """Why the chain can't be followed, while it can't."""
         return self._watcher.failure
+
+    @property
+    def unconfirmed(self) -> int:
+        """Transactions of ours that are not in a block yet."""
+        return len(self._publishing)
 
     def load(self, store: Store) -> None:
         for raw, why in store.rows("SELECT tx, why FROM publishes"):
@@ -115,6 +121,7 @@ class ChainDesk:
 
     def _tip(self, height: int) -> None:
         self.height = height
+        self.tip_heard_s = self._runtime.monotonic()
         self._audience.tip(height)
         self._channels.apply_all(self._channels.by_id.values(), ev.Block(height))
         self._publish_again()

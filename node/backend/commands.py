@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from node.backend import views
+from node.backend import cluster, views
 from node.backend.channels import Record
 from node.backend.receiving import OPEN_STATES, Sale
 from node.backend.views import View
@@ -85,6 +85,17 @@ class Commands:
             "commits": before.commits,
             "duration_ms": 1_000 * (node.runtime.monotonic() - started_s),
         }
+
+    async def cluster(self) -> View:
+        """The backend and its frontends: load, versions, state."""
+        return cluster.cluster(self._node)
+
+    async def drain(self, *, frontend: str, over_s: float = 60.0) -> View:
+        """Have a frontend take no new peers and let those that it has go, evenly over this time."""
+        return cluster.drain(self._node, frontend, over_s)
+
+    async def undrain(self, *, frontend: str) -> View:
+        return cluster.drain(self._node, frontend, None)
 
     async def stop(self) -> View:
         self._node.stop_requested.set()

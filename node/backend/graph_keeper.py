@@ -69,7 +69,13 @@ class GraphKeeper:
         self._feeds: dict[FrontendLink, _Feed] = {}
         self._verdicts: dict[FrontendLink, list[tuple[int, int]]] = {}
         self._lookups = 0
+        self.verdicts: dict[Verdict, int] = {}
         self._flushing = False
+
+    @property
+    def lookups(self) -> int:
+        """Announcements whose funding output is being looked up."""
+        return self._lookups
 
     def follow(self, follower: Follower) -> None:
         self._followers.append(follower)
@@ -124,6 +130,7 @@ class GraphKeeper:
         return verdict
 
     def _answer(self, link: FrontendLink, number: int, verdict: Verdict) -> None:
+        self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
         self._verdicts.setdefault(link, []).append((number, int(verdict)))
         self._flush_soon()
 

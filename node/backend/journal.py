@@ -14,6 +14,7 @@ from typing import Protocol
 from node.backend.store import Parameters, Statements, Store, StoreAway
 from node.errors import Ended
 from node.runtime import logs
+from node.runtime.histogram import Histogram
 from node.runtime.runtime import Runtime
 
 Thunk = Callable[[], None]
@@ -62,6 +63,7 @@ class Journal:
         self._closed: list[Thunk] = []
         self._idle = asyncio.Event()
         self._idle.set()
+        self.commit_s = Histogram()  # what a transaction took, the sync of the disk included
 
     def before_commit(self, hook: Thunk) -> None:
         """Run `hook` each time a transaction is about to be closed; what it adds still goes in."""
@@ -125,6 +127,7 @@ class Journal:
         Meanwhile nothing leaves and nothing is acknowledged, so what comes in stops with the sessions' credit.
         """
         clock, since_s = asyncio.get_running_loop().time, None
+        began_s = clock()
         while True:
             try:
                 await self._runtime.run_blocking("store", partial(self._store.commit, statements))
@@ -136,6 +139,7 @@ class Journal:
                     raise Ended(f"{error}; nothing is lost") from error
                 await asyncio.sleep(RETRY_S)
             else:
+                self.commit_s.observe(clock() - began_s)
                 if since_s is not None:
                     log.info("store_back", after_s=round(clock() - since_s, 1))
                 return

@@ -94,8 +94,10 @@ class FrontendLink(asyncio.Protocol):
         self.frontend_id = ""
         self.capabilities: tuple[str, ...] = ()
         self.version = ""
+        self.protocol = 0
         self.sessions: dict[int, Session] = {}
         self.dials: dict[int, Initiator] = {}
+        self.drained = False  # asked to
         self.heard_s = runtime.monotonic()
         self.delay_s = 0.0
         self.status: Status | None = None
@@ -134,6 +136,16 @@ class FrontendLink(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.writable = True
         self._office.graph_wanted(self, -2)  # go on with what is due
+
+    @property
+    def queue_bytes(self) -> int:
+        """What waits to be written to the frontend."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is to get no new peers: it was asked to drain, or is about to end."""
+        return self.drained or (self.status is not None and self.status.draining)
 
     # towards the frontend
 
@@ -257,6 +269,7 @@ class FrontendLink(asyncio.Protocol):
             self._reject(f"there are {MAX_FRONTENDS} frontends already")
         else:
             self.frontend_id = name
+            self.protocol = protocol
             self.capabilities = hello.capabilities[:MAX_FRONTEND_ID]
             self.version = hello.version[:MAX_FRONTEND_ID]
             welcome = Welcome(

@@ -10,6 +10,7 @@ from typing import Protocol
 from node.backend.channels import Channels, Record
 from node.backend.journal import Journal
 from node.backend.links import MAX_FRONTENDS, FrontendLink
+from node.backend.placing import place
 from node.backend.session import Session
 from node.channel import events as ev
 from node.channel.parameters import negotiated
@@ -82,6 +83,16 @@ class Switchboard:
         self.gossip: GossipOffice
         journal.before_commit(self._seal_acks)
         journal.after_commit(self._flush_acks)
+
+    @property
+    def strangers(self) -> int:
+        """Connected peers without channels."""
+        return len(self._strangers)
+
+    @property
+    def dials(self) -> int:
+        """Connections that are being made."""
+        return len(self._dials)
 
     # sessions
 
@@ -262,15 +273,13 @@ class Switchboard:
     # dialling
 
     async def connect(self, node_id: bytes, address: str, initiator: Initiator) -> Session:
-        """A session with this peer, dialled by the frontend with the fewest. Raises Refused."""
+        """A session with this peer, dialled by the frontend that has the most room for it. Raises Refused."""
         session = self.session_of(node_id)
         if session is not None:
             return session
-        if not self.links:
-            raise Refused("no frontend is connected")
         if len(self._dials) >= MAX_DIALS:
             raise Refused("too many connections are being made")
-        link = min(self.links.values(), key=lambda each: len(each.sessions))
+        link = place(self.links.values(), address)
         self._next_dial += 1
         dial = self._next_dial
         future: asyncio.Future[Session] = asyncio.get_running_loop().create_future()

@@ -350,6 +350,11 @@ class PeerConnection(asyncio.Protocol):
             if self._socket is not None:
                 self._socket.resume_reading()
 
+    @property
+    def held(self) -> bool:
+        """Whether it is not read, until somebody keeps up."""
+        return self._holds is not None
+
     def asked(self) -> None:
         """One more announcement waits for its verdict."""
         self.unanswered += 1

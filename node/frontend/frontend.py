@@ -1,6 +1,7 @@
 """A frontend: one listening port, its connections, one link to the backend. Nothing in here survives it, or needs to."""
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
 
 from node.crypto.keys import public_key
@@ -8,12 +9,14 @@ from node.errors import Refused
 from node.frontend.admission import UNLIMITED, Admission, GossipBudget, Networks
 from node.frontend.connection import Acts, PeerConnection
 from node.frontend.door import Door
+from node.frontend.draining import Draining
+from node.frontend.endings import Endings
 from node.frontend.gossip import FrontendGossip
 from node.frontend.local_handshakes import LocalHandshakes
 from node.frontend.uplink import Uplink
 from node.gossip.graph import Delta
 from node.gossip.validation import Verdict
-from node.link.messages import Dial, Limits, Shares, Status, Welcome
+from node.link.messages import DRAINS, Dial, Limits, Shares, Status, Welcome
 from node.peer.session import SessionRules
 from node.runtime import logs, node_key, tls
 from node.runtime.certificates import Role
@@ -45,6 +48,7 @@ class Frontend:
         self.runtime = runtime
         self._share_port = share_port
         self.id = frontend_id
+        self.version = version
         self._config = config
         self.connections: dict[int, PeerConnection] = {}
         self.uplink = Uplink(runtime, self, frontend_id, version)
@@ -56,6 +60,7 @@ class Frontend:
         self.budget = GossipBudget(now_s)
         self._proxies = Networks(config.proxy_from)
         self._counted = (now_s, 0, 0)  # when, accepted and served until then
+        self.uplink.capabilities = (*config.reaches, DRAINS)
         self.gossip = FrontendGossip(runtime, self.uplink, self.connections)
         self.rules = SessionRules(features=Features(), chain_hash=bytes(32))
         self.limits = Limits()
@@ -63,6 +68,9 @@ class Frontend:
         self.messages_out = 0
         self.bytes_in = 0
         self.bytes_out = 0
+        self.endings = Endings()
+        self.draining: Draining | None = None
+        self._emptied = asyncio.Event()
         # (frontend, number) is never used twice, also not after a restart under the same name
         self._number = int(runtime.now()) << 24
         self._listener: Listener | None = None
@@ -150,7 +158,7 @@ class Frontend:
 
     def graph_current(self, sequence: int) -> None:
         self.gossip.snapshot_complete(sequence)
-        if self.gossip.current and self._listener is None:
+        if self._wanted() and self._listener is None:
             self.runtime.spawn(self._open_port(), "listen")
 
     def verdicts(self, verdicts: tuple[tuple[int, int], ...]) -> None:
@@ -177,11 +185,13 @@ class Frontend:
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             graph_sequence=self.gossip.graph.sequence,
+            draining=self.draining is not None,
+            ready=self.listening.is_set(),
         )
 
     async def _open_port(self) -> None:
         async with self._opening:
-            if self._listener is None and self.gossip.current and self._config.listen:
+            if self._listener is None and self._wanted() and self._config.listen:
                 listener = await self.runtime.listen(
                     self._config.listen, self._at_the_door, share_port=self._share_port
                 )
@@ -191,15 +201,16 @@ class Frontend:
                         self._config.proxy_listen, self._at_the_proxy_door, share_port=self._share_port
                     )
                 self._listener, self._proxy_listener = listener, proxied
-                if not self._current():  # the link was lost meanwhile
+                if not self._wanted():  # the link was lost meanwhile
                     self._close_port()
                     return
                 log.info("listening", address=listener.address, proxy=proxied and proxied.address)
-        if self.gossip.current:
+        if self._wanted():
             self.listening.set()
 
-    def _current(self) -> bool:  # asked again after a wait
-        return self.gossip.current
+    def _wanted(self) -> bool:
+        """Whether new peers may come in."""
+        return self.gossip.current and self.draining is None
 
     def _at_the_door(self) -> asyncio.Protocol:
         if self._config.proxy_on_listen:
@@ -245,10 +256,39 @@ class Frontend:
                 self._local.forget(connection)
             if connection.dial is None:
                 self.admission.leave(connection.address, shaking=connection.session is None)
+            self.endings.count(cause, established=connection.session is not None)
             self.uplink.ended(connection, cause)
 
     def dial(self, message: Dial) -> None:
         self.runtime.spawn(self._dial(message), "dial")
+
+    def drain(self, over_s: float | None) -> None:
+        """Nobody new comes in, and who is here goes evenly over this time; None: serve again."""
+        self._emptied.clear()
+        log.info("drain", over_s=over_s, sessions=len(self.connections))
+        if over_s is None:
+            self.draining = None
+            if self.gossip.current:
+                self.runtime.spawn(self._open_port(), "listen")
+            return
+        self.draining = Draining(self.runtime.monotonic(), over_s, len(self.connections))
+        self._close_port()
+
+    async def leave(self) -> None:
+        """Before the end: drain, as long as the configuration says."""
+        if self._config.drain_s and self.uplink.welcomed is not None:
+            self.drain(self._config.drain_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.drain_s + 2 * SWEEP_INTERVAL_S):
+                    await self._emptied.wait()
+
+    def _let_go(self, now_s: float) -> None:
+        if self.draining is None:
+            return
+        for _ in range(self.draining.due(now_s, len(self.connections))):
+            next(iter(self.connections.values())).close("drained")
+        if not self.connections:
+            self._emptied.set()
 
     async def _dial(self, message: Dial) -> None:
         def connection() -> PeerConnection:
@@ -272,6 +312,7 @@ class Frontend:
                     self.gossip.relax(connection)
                 if connection.starved:
                     connection.pump()
+            self._let_go(now_s)
             self.gossip.sweep()
             self.uplink.beat()
             self.admission.sweep(now_s)

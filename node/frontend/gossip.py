@@ -23,6 +23,7 @@ from node.gossip.validation import Verdict, check
 from node.link.messages import Welcome
 from node.peer.notice import warning
 from node.runtime import logs
+from node.runtime.histogram import Histogram
 from node.runtime.runtime import Runtime
 from node.wire import bolt7
 from node.wire.codec import decode, encode
@@ -56,7 +57,8 @@ class FrontendGossip:
         self._rebroadcast = Rebroadcast()
         self._aggregation = Aggregation()
         self._pending = Pending()
-        self._offers: dict[int, bytes] = {}
+        self._offers: dict[int, tuple[bytes, float]] = {}  # what waits for a verdict, and since when
+        self.verdict_s = Histogram()
         self._syncs: dict[int, sync.Sync] = {}
         self.verdicts: dict[Verdict, int] = {}
 
@@ -138,11 +140,12 @@ class FrontendGossip:
     def verdict(self, offer: int, verdict: Verdict) -> None:
         """The backend decided about an announcement: everyone who sent it is answered, once."""
         self.verdicts[verdict] = self.verdicts.get(verdict, 0) + 1
-        raw = self._offers.pop(offer, None)
+        raw, since_s = self._offers.pop(offer, (None, 0.0))
         if raw is None:
             return
-        accepted = verdict is Verdict.ACCEPTED
-        self._answer(self._aggregation.settle(raw, accepted, self._runtime.monotonic()))
+        accepted, now_s = verdict is Verdict.ACCEPTED, self._runtime.monotonic()
+        self.verdict_s.observe(now_s - since_s)
+        self._answer(self._aggregation.settle(raw, accepted, now_s))
         if not accepted and int.from_bytes(raw[:2], "big") == gossip.CHANNEL_ANNOUNCEMENT:
             self._release(raw)
 
@@ -157,6 +160,16 @@ class FrontendGossip:
         for origin in origins:
             if connection := self._connections.get(origin):
                 connection.answered()
+
+    @property
+    def waiting(self) -> dict[str, int]:
+        """How much is on its way, for the metrics."""
+        return {
+            "offers": len(self._offers),
+            "aggregation": len(self._aggregation),
+            "rebroadcast": len(self._rebroadcast),
+            "syncs": len(self._syncs),
+        }
 
     # the peers' side
 
@@ -232,7 +245,7 @@ class FrontendGossip:
                     self._pending.expect(raw, self._runtime.now())
                 while len(self._offers) >= MAX_PROCESSING:  # verdicts that never came
                     del self._offers[next(iter(self._offers))]
-                self._offers[self._backend.offer(connection.number, raw)] = raw
+                self._offers[self._backend.offer(connection.number, raw)] = (raw, now_s)
             case Answer.JOINED:
                 connection.asked()
             case Answer.DONE | Answer.FULL:

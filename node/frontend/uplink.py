@@ -20,6 +20,7 @@ from node.link.messages import (
     Control,
     Dial,
     DialFailed,
+    Drain,
     Established,
     GraphCurrent,
     GraphWanted,
@@ -56,6 +57,7 @@ class Tenant(Protocol):
     def link_lost(self) -> None: ...
     def status(self) -> Status: ...
     def dial(self, message: Dial) -> None: ...
+    def drain(self, over_s: float | None) -> None: ...
     def start_sync(self, connection: PeerConnection) -> None: ...
     def verdicts(self, verdicts: tuple[tuple[int, int], ...]) -> None: ...
     def shares(self, message: Shares) -> None: ...
@@ -81,7 +83,14 @@ class Uplink(asyncio.Protocol):
         self.rejected = ""
         self._refused = False
         self.addresses: tuple[str, ...] = ()
+        self.capabilities: tuple[str, ...] = ()
         self.heard_s = 0.0
+        self.welcomes = 0
+
+    @property
+    def queue_bytes(self) -> int:
+        """What waits to be written to the backend."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     # keeping it up
 
@@ -117,7 +126,7 @@ class Uplink(asyncio.Protocol):
             frontend_id=self._id,
             version=self._version,
             highest_epoch=self.highest_epoch,
-            capabilities=("ipv4", "ipv6", "shares"),
+            capabilities=(*self.capabilities, "shares"),
             addresses=self.addresses,
         )
         self._control(hello)
@@ -215,6 +224,8 @@ class Uplink(asyncio.Protocol):
                     self._tenant.start_sync(connection)
             case Shares():
                 self._tenant.shares(message)
+            case Drain(over_s):
+                self._tenant.drain(over_s)
             case GraphCurrent(sequence):
                 self._tenant.graph_current(sequence)
             case Verdicts(verdicts):
@@ -243,6 +254,7 @@ class Uplink(asyncio.Protocol):
         self._refused = False
         self.highest_epoch = message.epoch
         self.welcomed = message
+        self.welcomes += 1
         self._tenant.welcome(message)
 
     def _acked(self, connection: PeerConnection, sequence: int) -> None:

@@ -12,6 +12,8 @@ from msgspec import Meta
 PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 
+DRAINS = "drain"  # capability of a frontend that understands Drain
+
 MAX_FRONTEND_ID = 64  # characters; names a process in logs and metrics
 
 
@@ -89,6 +91,8 @@ class Status(Control, frozen=True, tag="status"):
     connections_per_s: float = 0.0
     gossip_bytes_per_s: float = 0.0
     shares: int = 0  # the last Shares that came
+    draining: bool = False
+    ready: bool = True
 
 
 class Shares(Control, frozen=True, tag="shares"):
@@ -107,6 +111,15 @@ class Shares(Control, frozen=True, tag="shares"):
     connections_per_s_per_address: int = 0
     gossip_bytes_per_s_per_peer: int = 0
     gossip_burst_per_peer: int = 0
+
+
+class Drain(Control, frozen=True, tag="drain"):
+    """Take no new peers, and let those that are there go evenly over this time; None: serve again.
+
+    Only for a frontend whose Hello names the capability DRAINS: an older one would not know the message.
+    """
+
+    over_s: Annotated[float, Meta(ge=0)] | None
 
 
 class Acks(Control, frozen=True, tag="acks"):
@@ -239,6 +252,7 @@ ToFrontend = (
     | Dial
     | CloseSession
     | StartSync
+    | Drain
     | GraphCurrent
     | Verdicts
     | Shares

@@ -8,7 +8,7 @@ import ipaddress
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import yaml
@@ -30,6 +30,7 @@ def about(text: str, **limits: Any) -> Meta:
 
 
 Positive = Meta(gt=0)
+Reach = Literal["ipv4", "ipv6"]
 
 
 class LogConfig(Section, frozen=True):
@@ -156,6 +157,9 @@ class BackendConfig(Section, frozen=True):
             pattern="^(backend|frontend)$",
         ),
     ] = "backend"
+    admin: Annotated[
+        str, about("where /healthz, /readyz and /metrics are served, to anyone; empty: nowhere")
+    ] = ""
     handshakes_per_s: Annotated[int, about("handshakes with strangers, all frontends together", ge=1)] = 500
     flush_interval_s: Annotated[float, about("gossip goes on to peers this often", gt=0)] = 60.0
     reconnect: Annotated[bool, about("dial peers that we have channels with")] = True
@@ -217,6 +221,11 @@ class FrontendConfig(Section, frozen=True):
     ] = "backend"
     node_key: NodeKeyConfig = NodeKeyConfig()
     tls: TlsConfig = TlsConfig()
+    admin: Annotated[
+        str, about("where /healthz, /readyz and /metrics are served, to anyone; empty: nowhere")
+    ] = ""
+    drain_s: Annotated[float, about("when told to end, let peers go evenly over this time first", ge=0)] = 0.0
+    reaches: Annotated[tuple[Reach, ...], about("what it can dial: ipv4, ipv6")] = ("ipv4", "ipv6")
     log: LogConfig = LogConfig()
 
     @property
@@ -311,7 +320,7 @@ def _explain(error: msgspec.ValidationError, kind: type[Section]) -> str:
 
 
 def _check_addresses(config: Section, source: str) -> None:
-    for name in ("link", "api", "listen", "backends", "proxy_listen"):
+    for name in ("link", "api", "listen", "backends", "proxy_listen", "admin"):
         for address in _addresses(config, name):
             try:
                 split_address(address)

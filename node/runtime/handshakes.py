@@ -24,6 +24,11 @@ class Handshakes:
         self._waiting = 0
         self.refused = 0
 
+    @property
+    def waiting(self) -> int:
+        """Acts that the worker has not come to."""
+        return self._waiting
+
     def responder(self) -> Responder:
         """Raises HandshakeFailed("busy") where strangers ask for more than the node will do."""
         self._take_allowance()

@@ -9,7 +9,8 @@ from typing import Any
 
 import uvicorn
 
-from node.runtime.addresses import split_address
+from node.errors import Refused
+from node.runtime.addresses import join_address, split_address
 
 BACKLOG = 128
 
@@ -29,22 +30,36 @@ def _leave_for_owner(path: str) -> None:
         Path(path).chmod(0o600)
 
 
+def _bound(host: str, port: int) -> socket.socket:
+    """Bound here and not by uvicorn, which ends the process where a port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Refused(f"{join_address(host, port)}: {error.strerror}; choose another address") from error
+
+
 class HttpServer:
     def __init__(self, application: Any, address: str, tls: tuple[str, str] | None = None) -> None:
-        """`tls`: files of a certificate and its key."""
+        """Takes its address at once; `tls`: files of a certificate and its key. Raises Refused where it can't have it."""
         kind, host, port = split_address(address)
-        place: dict[str, Any] = {"uds": host} if kind == "unix" else {"host": host, "port": port}
-        if tls is not None and kind == "tcp":
-            place |= {
-                "ssl_certfile": str(Path(tls[0]).expanduser()),
-                "ssl_keyfile": str(Path(tls[1]).expanduser()),
-            }
+        certificate, key = (
+            (str(Path(each).expanduser()) for each in tls) if tls and kind == "tcp" else (None, None)
+        )
+        self._sockets: list[socket.socket] | None = None
+        self.address = address
         if kind == "unix":
             _leave_for_owner(host)
+        else:
+            self._sockets = [_bound(host, port)]
+            bound = self._sockets[0].getsockname()
+            self.address = join_address(bound[0], bound[1])
         self._server = _Server(
             uvicorn.Config(
                 application,
-                **place,
+                uds=host if kind == "unix" else None,
+                ssl_certfile=certificate,
+                ssl_keyfile=key,
                 lifespan="off",
                 log_config=None,
                 access_log=False,
@@ -57,7 +72,7 @@ class HttpServer:
 
     async def start(self) -> None:
         """Returns once it listens. Raises OSError where it can't."""
-        self._task = asyncio.get_running_loop().create_task(self._server.serve())
+        self._task = asyncio.get_running_loop().create_task(self._server.serve(self._sockets))
         while not self._server.started:
             if self._task.done():
                 await self._task
@@ -68,3 +83,5 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+        for each in self._sockets or ():
+            each.close()

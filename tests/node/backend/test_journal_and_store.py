@@ -19,6 +19,9 @@ class InlineRuntime:
         self.gate = asyncio.Event()
         self.gate.set()
 
+    def monotonic(self):
+        return 0.0
+
     async def run_blocking(self, lane, work):
         await self.gate.wait()
         return work()

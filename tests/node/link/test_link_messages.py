@@ -37,6 +37,7 @@ SAMPLES: dict[str, m.Control] = {
         m.SessionEnded(1, "ping_flood"),
         m.CloseSession(1, "replaced", b"\x00\x01"),
         m.StartSync(1),
+        m.Drain(60.0),
         m.GraphWanted(-1),
         m.GraphCurrent(42),
         m.Verdicts(((1, 0), (2, 4))),

@@ -1,0 +1,1 @@
+"""What an operator does besides running processes: look, drain, check a host, make bundles."""

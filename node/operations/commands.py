@@ -1,0 +1,104 @@
+"""The commands of `lnnode` for operators. Each imports what it needs when it runs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from node.errors import Refused
+from node.runtime.config import BackendConfig, load
+
+UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+ApiAddress = Annotated[
+    str, typer.Option("--api", envvar="LNNODE_API", help="the backend's API: unix:PATH or HOST:PORT")
+]
+ApiPassword = Annotated[
+    str, typer.Option("--password", envvar="LNNODE_API_PASSWORD", help="where it listens on TCP")
+]
+BackendFile = Annotated[
+    Path | None, typer.Option("--config", help="the backend's configuration, instead of --api")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
+
+DEFAULT_API = "unix:~/.lnnode/api.sock"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (cluster, drain, undrain):
+        app.command()(command)
+
+
+def cluster(
+    api: ApiAddress = DEFAULT_API,
+    password: ApiPassword = "",
+    config: BackendFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the backend and its frontends: sessions, load, versions, link, graph, state."""
+    _show(_call(api, password, config, "cluster"), as_json=as_json)
+
+
+def drain(
+    frontend: Annotated[str, typer.Argument(help="its id, as `lnnode cluster` shows it")],
+    over: Annotated[str, typer.Option(help="how long moving its peers takes: 60s, 5m, 1h")] = "60s",
+    api: ApiAddress = DEFAULT_API,
+    password: ApiPassword = "",
+    config: BackendFile = None,
+) -> None:
+    """Have a frontend take no new peers, and move those that it has to the others."""
+    seen = _call(api, password, config, "drain", frontend=frontend, over_s=seconds(over))
+    typer.echo(f"{frontend}: draining, {seen['sessions']} sessions go within {over}")
+
+
+def undrain(
+    frontend: Annotated[str, typer.Argument(help="its id, as `lnnode cluster` shows it")],
+    api: ApiAddress = DEFAULT_API,
+    password: ApiPassword = "",
+    config: BackendFile = None,
+) -> None:
+    """Have a drained frontend serve again."""
+    _call(api, password, config, "undrain", frontend=frontend)
+    typer.echo(f"{frontend}: serves again")
+
+
+def seconds(text: str) -> float:
+    """60s, 5m, 1h, or seconds alone. Raises Refused."""
+    unit = UNITS_S.get(text[-1:])
+    number = text if unit is None else text[:-1]
+    try:
+        value = float(number) * (unit or 1.0)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise Refused(f'"{text}" is no time: say 60s, 5m or 1h')
+    return value
+
+
+def _call(api: str, password: str, config: Path | None, name: str, **arguments: object) -> Any:
+    from node.runtime.api_client import call  # noqa: PLC0415 - a frontend never needs it
+
+    if config is not None:
+        settings = load(BackendConfig, config)
+        api, password = settings.api_address, settings.api_password
+    return call(api, password, name, **arguments)
+
+
+def _show(view: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(view))
+        return
+    from rich.console import Console  # noqa: PLC0415 - a frontend never needs it
+
+    from node.operations.table import frontends  # noqa: PLC0415 - as above
+
+    node = view["backend"]
+    console = Console()
+    console.print(
+        f"backend {node['version']}, {node['network']}, term {node['epoch']}, block {node['block_height']}, "
+        f"{node['channels']} channels"
+    )
+    if node["chain_failure"]:
+        console.print(f"THE CHAIN CAN'T BE FOLLOWED: {node['chain_failure']}", style="bold red")
+    console.print(frontends(view))
