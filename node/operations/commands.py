@@ -1,5 +1,6 @@
 """The commands of `lnnode` for operators. Each imports what it needs when it runs."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,7 +27,7 @@ DEFAULT_API = "unix:~/.lnnode/api.sock"
 
 
 def register(app: typer.Typer) -> None:
-    for command in (cluster, drain, undrain):
+    for command in (cluster, drain, undrain, doctor):
         app.command()(command)
 
 
@@ -61,6 +62,24 @@ def undrain(
     """Have a drained frontend serve again."""
     _call(api, password, config, "undrain", frontend=frontend)
     typer.echo(f"{frontend}: serves again")
+
+
+def doctor(
+    config: Annotated[Path, typer.Argument(help="a process's YAML configuration")],
+    kind: Annotated[
+        str | None, typer.Option(help="backend, frontend or standalone; else told by its fields")
+    ] = None,
+) -> None:
+    """Check this host against a configuration, and say what to mend; exit status 1 where it must be."""
+    from node.operations.doctor import examine, patient, worst  # noqa: PLC0415 - loads much
+    from node.operations.finding import Level  # noqa: PLC0415 - as above
+
+    found = asyncio.run(examine(patient(config, kind)))
+    signs = {Level.GOOD: "ok  ", Level.WARNING: "WARN", Level.BAD: "BAD "}
+    for each in found:
+        typer.echo(f"{signs[each.level]}  {each.text}" + (f"\n      {each.mend}" if each.mend else ""))
+    if worst(found) is Level.BAD:
+        raise typer.Exit(1)
 
 
 def seconds(text: str) -> float:

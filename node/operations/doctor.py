@@ -1,0 +1,168 @@
+"""Looks at a host before and while a process of a node runs on it, and says what to mend. Changes nothing."""
+
+import asyncio
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, assert_never
+
+import yaml
+from msgspec import Struct
+
+from node.errors import Refused
+from node.operations import doctor_backend
+from node.operations.finding import Finding, Level, bad, good, warn
+from node.runtime.config import KINDS, BackendConfig, FrontendConfig, Section, StandaloneConfig, load
+from node.runtime.files import raise_file_limit
+from node.runtime.release import release
+from node.runtime.runtime import split_address
+
+MIN_FILES = 4_096  # sockets are files
+REACH_TIMEOUT_S = 3.0
+
+
+class Patient(Struct, frozen=True):
+    kind: str
+    config: Section
+
+
+def patient(path: Path, kind: str | None) -> Patient:
+    """The configuration, and what it is of: told by its fields unless said. Raises Refused."""
+    name = kind or _guess(path)
+    if name not in KINDS:
+        raise Refused(f'"{name}" is no kind of process; there are {", ".join(KINDS)}')
+    return Patient(name, load(KINDS[name], path))
+
+
+def _guess(path: Path) -> str:
+    try:
+        raw: Any = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        return "backend"  # `load` says what is wrong with it
+    fields = set(raw) if isinstance(raw, dict) else set()
+    if isinstance(raw, dict) and isinstance(raw.get("backend"), dict):
+        return "standalone"
+    others = set(FrontendConfig.__struct_fields__) - set(BackendConfig.__struct_fields__)
+    return "frontend" if fields & others else "backend"
+
+
+async def examine(who: Patient) -> list[Finding]:
+    """All that was found, good news too."""
+    found = [good(f"lnnode {release()}, configuration of a {who.kind}"), *_files()]
+    config = who.config
+    match config:
+        case BackendConfig():
+            found += [each async for each in _backend(config)]
+        case FrontendConfig():
+            found += [each async for each in _frontend(config)]
+        case StandaloneConfig():
+            found += _port("listen", config.listen)
+            found += [each async for each in _backend(config.backend)]
+        case _:
+            assert_never(config)  # type: ignore[arg-type]  # `KINDS` holds no other section
+    return found
+
+
+def worst(found: list[Finding]) -> Level:
+    return max((each.level for each in found), default=Level.GOOD)
+
+
+async def _backend(config: BackendConfig) -> AsyncIterator[Finding]:
+    for name, address in (
+        ("link", config.link_address),
+        ("api", config.api_address),
+        ("admin", config.admin),
+    ):
+        for finding in _port(name, address):
+            yield finding
+    for finding in (*_secrets(config), *doctor_backend.database(config)):
+        yield finding
+    async for finding in doctor_backend.chain(config):
+        yield finding
+    for finding in doctor_backend.running(config):
+        yield finding
+
+
+async def _frontend(config: FrontendConfig) -> AsyncIterator[Finding]:
+    for name, address in (("listen", config.listen), ("admin", config.admin)):
+        for finding in _port(name, address):
+            yield finding
+    reached = 0
+    for address in config.backends:
+        why = await _unreachable(address)
+        reached += why is None
+        yield (
+            good(f"a backend listens at {address}")
+            if why is None
+            else warn(
+                f"no backend answers at {address}: {why}",
+                "right for a standby; else start it, or open its port",
+            )
+        )
+    if not reached:
+        yield bad(
+            "no backend can be reached", "check `backend`, the firewall, and that `lnnode backend` runs"
+        )
+
+
+def _files() -> Iterator[Finding]:
+    limit = raise_file_limit()
+    if limit < MIN_FILES:
+        yield warn(
+            f"{limit} open files are allowed", f"raise LimitNOFILE to {MIN_FILES} or more: each peer is one"
+        )
+    else:
+        yield good(f"{limit} open files are allowed")
+
+
+def _port(name: str, address: str) -> Iterator[Finding]:
+    """Whether it can be had, or somebody has it."""
+    if not address:
+        return
+    kind, host, port = split_address(address)
+    if kind == "unix":
+        folder = Path(host).parent
+        if folder.exists() and stat.S_IMODE(folder.stat().st_mode) & 0o002:
+            yield bad(f"{name}: everybody may write to {folder}", f"chmod o-w {folder}")
+        return
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            yield warn(
+                f"{name}: {address}: {error.strerror}",
+                "right while this process runs; else find who has it (ss -ltnp), or choose another",
+            )
+        else:
+            yield good(f"{name}: {address} is free")
+
+
+def _secrets(config: BackendConfig) -> Iterator[Finding]:
+    from node.backend.identity import SEED_FILE  # noqa: PLC0415 - a frontend never needs it
+
+    path = config.directory / SEED_FILE
+    if not path.exists():
+        yield warn(f"{path} is not there", "right before the first start; else restore it from your backup")
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield bad(f"{path} may be read by others ({mode:o})", f"chmod 600 {path}")
+    else:
+        yield good(f"{path} is its owner's alone")
+
+
+async def _unreachable(address: str) -> str | None:
+    kind, host, port = split_address(address)
+    try:
+        async with asyncio.timeout(REACH_TIMEOUT_S):
+            if kind == "unix":
+                _, writer = await asyncio.open_unix_connection(host)
+            else:
+                _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError) as error:
+        return getattr(error, "strerror", None) or str(error) or "no answer in time"
+    writer.close()
+    return None
