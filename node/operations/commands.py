@@ -9,6 +9,7 @@ import typer
 
 from node.errors import Refused
 from node.runtime.config import BackendConfig, load
+from node.runtime.runtime import SystemRuntime
 
 UNITS_S = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -29,6 +30,21 @@ DEFAULT_API = "unix:~/.lnnode/api.sock"
 def register(app: typer.Typer) -> None:
     for command in (cluster, drain, undrain, doctor):
         app.command()(command)
+    bundles = typer.Typer(no_args_is_help=True, help="Make a bundle of this release for a cloud.")
+    bundles.command()(beanstalk)
+    bundles.callback()(_bundles)
+    app.add_typer(bundles, name="bundle")
+
+
+def _bundles() -> None:
+    """With one command alone, typer would leave its name out."""
+
+
+def beanstalk(out: Annotated[Path, typer.Argument(help="the zip file to write")]) -> None:
+    """A frontend for AWS Elastic Beanstalk, configured by environment properties."""
+    from node.operations.beanstalk import bundle  # noqa: PLC0415 - only here
+
+    typer.echo(f"{out}: {len(bundle(out))} files; upload it, then set LNNODE_BACKEND")
 
 
 def cluster(
@@ -74,7 +90,8 @@ def doctor(
     from node.operations.doctor import examine, patient, worst  # noqa: PLC0415 - loads much
     from node.operations.finding import Level  # noqa: PLC0415 - as above
 
-    found = asyncio.run(examine(patient(config, kind)))
+    now_s = SystemRuntime(lambda *_: None).now()
+    found = asyncio.run(examine(patient(config, kind), now_s))
     signs = {Level.GOOD: "ok  ", Level.WARNING: "WARN", Level.BAD: "BAD "}
     for each in found:
         typer.echo(f"{signs[each.level]}  {each.text}" + (f"\n      {each.mend}" if each.mend else ""))

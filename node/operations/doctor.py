@@ -47,20 +47,20 @@ def _guess(path: Path) -> str:
     return "frontend" if fields & others else "backend"
 
 
-async def examine(who: Patient) -> list[Finding]:
+async def examine(who: Patient, now_s: float) -> list[Finding]:
     """All that was found, good news too."""
     found = [good(f"lnnode {release()}, configuration of a {who.kind}"), *_files()]
     config = who.config
     match config:
         case BackendConfig():
-            found += [each async for each in _backend(config)]
+            found += [each async for each in _backend(config, now_s)]
         case FrontendConfig():
             found += [each async for each in _frontend(config)]
         case StandaloneConfig():
             found += _port("listen", config.listen)
-            found += [each async for each in _backend(config.backend)]
+            found += [each async for each in _backend(config.backend, now_s)]
         case _:
-            assert_never(config)  # type: ignore[arg-type]  # `KINDS` holds no other section
+            assert_never(config)  # type: ignore[arg-type]  # no other section is in KINDS
     return found
 
 
@@ -68,7 +68,7 @@ def worst(found: list[Finding]) -> Level:
     return max((each.level for each in found), default=Level.GOOD)
 
 
-async def _backend(config: BackendConfig) -> AsyncIterator[Finding]:
+async def _backend(config: BackendConfig, now_s: float) -> AsyncIterator[Finding]:
     for name, address in (
         ("link", config.link_address),
         ("api", config.api_address),
@@ -76,9 +76,9 @@ async def _backend(config: BackendConfig) -> AsyncIterator[Finding]:
     ):
         for finding in _port(name, address):
             yield finding
-    for finding in (*_secrets(config), *doctor_backend.database(config)):
+    for finding in (*_secrets(config), *doctor_backend.database(config, now_s)):
         yield finding
-    async for finding in doctor_backend.chain(config):
+    async for finding in doctor_backend.chain(config, now_s):
         yield finding
     for finding in doctor_backend.running(config):
         yield finding

@@ -2,7 +2,6 @@
 
 import asyncio
 import sqlite3
-import time
 from collections.abc import AsyncIterator, Iterator
 
 from node.errors import Refused
@@ -17,9 +16,9 @@ CHAIN_TIMEOUT_S = 5.0  # the client itself waits for as long as a bitcoind takes
 TIME_AT, TIME_SIZE = 68, 4  # of a block's header
 
 
-def database(config: BackendConfig) -> Iterator[Finding]:
+def database(config: BackendConfig, now_s: float) -> Iterator[Finding]:
     if config.database:
-        yield from _postgres(config.database)
+        yield from _postgres(config.database, now_s)
         return
     from node.backend.sqlite_store import DATABASE  # noqa: PLC0415 - only here
 
@@ -46,7 +45,7 @@ def database(config: BackendConfig) -> Iterator[Finding]:
         yield bad(f"database: {path}: {answer}", "do not start on it: restore your backup (docs/database.md)")
 
 
-def _postgres(url: str) -> Iterator[Finding]:
+def _postgres(url: str, now_s: float) -> Iterator[Finding]:
     try:
         import psycopg  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -64,7 +63,7 @@ def _postgres(url: str) -> Iterator[Finding]:
         yield bad(f"database: {str(error).strip()}", "start PostgreSQL, or mend `database`")
         return
     assert row is not None, "a SELECT of constants has one row"
-    skew_s = abs(float(row[0]) - time.time())
+    skew_s = abs(float(row[0]) - now_s)
     if row[1] != "on":
         yield bad("database: fsync is off", "set fsync = on in postgresql.conf: money depends on it")
     if skew_s > MAX_DATABASE_SKEW_S:
@@ -73,7 +72,7 @@ def _postgres(url: str) -> Iterator[Finding]:
         yield good("database: PostgreSQL answers, and its clock is ours")
 
 
-async def chain(config: BackendConfig) -> AsyncIterator[Finding]:
+async def chain(config: BackendConfig, now_s: float) -> AsyncIterator[Finding]:
     from node.backend.identity import CHAIN_HASHES  # noqa: PLC0415 - a frontend never needs it
     from node.standalone import chain_client  # noqa: PLC0415 - as above
 
@@ -88,7 +87,9 @@ async def chain(config: BackendConfig) -> AsyncIterator[Finding]:
         else:
             yield bad(f"chain: bitcoind is not on {config.network}", "set network, or bitcoind.url")
         if block is not None:
-            yield _clock(int.from_bytes(block[TIME_AT : TIME_AT + TIME_SIZE], "little"), config.network)
+            yield _clock(
+                int.from_bytes(block[TIME_AT : TIME_AT + TIME_SIZE], "little") - now_s, config.network
+            )
         balance_sat = await client.wallet_balance()
         yield good(f'wallet: "{config.bitcoind.wallet}" is loaded, {balance_sat} sat')
     except (Refused, TimeoutError) as error:
@@ -100,8 +101,7 @@ async def chain(config: BackendConfig) -> AsyncIterator[Finding]:
         await http.close()
 
 
-def _clock(block_s: int, network: str) -> Finding:
-    ahead_s = block_s - time.time()
+def _clock(ahead_s: float, network: str) -> Finding:
     if ahead_s > MAX_CLOCK_AHEAD_S:
         return bad(
             f"clock: the last block is {ahead_s:.0f} s in our future", "set the clock: run an NTP client"

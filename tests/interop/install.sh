@@ -3,6 +3,7 @@
 #   LDK and a BOLT 8 client (npm)  -> tests/interop/ldk/node_modules
 #   Electrum (Debian's packages)   -> .peers/electrum, unpacked only, so that it needs no root
 #   PostgreSQL (Debian's package)  -> the system; the tests start a cluster of their own with it
+#   Prometheus, HAProxy (Debian)   -> the system; the tests start their own on ports of their own
 #   Ray (PyPI, 80 MB)              -> .venv, as the extra `ray` of this project: its actors run the project's code
 #   pyln-proto (PyPI)              -> .venv-peers, its own because its coincurve fork shadows ours
 # Run again at will: what is there already stays. `make peers` calls it.
@@ -85,6 +86,12 @@ unpack() {
         /usr/bin/python3 "$work/tree/usr/bin/electrum" --regtest -D "$work/home" --offline version >/dev/null
 }
 
+install_operations() {
+    has prometheus && has promtool && has haproxy && return 0
+    apt_get prometheus haproxy ||
+        lacks "prometheus or haproxy is missing (as root: apt-get install --no-install-recommends prometheus haproxy)" prometheus
+}
+
 install_tor() {
     has tor && has tor-gencert && return 0
     apt_get tor || lacks "tor is missing (as root: apt-get install --no-install-recommends tor)" tor
@@ -112,7 +119,8 @@ install_ldk
 install_electrum
 install_postgresql
 install_tor
+install_operations
 install_ray
 install_pyln
 [ -z "$missing" ] || { echo "peers: not installed:$missing; their tests will be skipped (and fail in CI)" >&2; exit 1; }
-echo "peers: LDK, Electrum, PostgreSQL, tor, Ray and pyln-proto are installed"
+echo "peers: LDK, Electrum, PostgreSQL, tor, Prometheus, HAProxy, Ray and pyln-proto are installed"

@@ -1,0 +1,67 @@
+"""What is in deploy/ fits this release: its configurations have only fields that there are."""
+
+import json
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+import yaml
+
+from node.runtime.config import BackendConfig, FrontendConfig, Section
+
+DEPLOY = Path(__file__).parents[3] / "deploy"
+
+
+def manifests(name: str) -> list[dict]:
+    return list(yaml.safe_load_all((DEPLOY / "kubernetes" / name).read_text()))
+
+
+def embedded(name: str, key: str) -> dict:
+    (found,) = (each["data"][key] for each in manifests(name) if each["kind"] == "ConfigMap")
+    return yaml.safe_load(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("backend", BackendConfig), ("frontend", FrontendConfig)], ids=["backend", "frontend"]
+)
+def test_kubernetes_configurations_have_fields_that_there_are(name: str, kind: type[Section]):
+    config = msgspec.convert(embedded(f"{name}.yaml", f"{name}.yaml"), kind)
+    assert config.admin.endswith(":9740")
+
+
+def test_a_pod_has_time_to_drain():
+    (deployment,) = (each for each in manifests("frontend.yaml") if each["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    config = msgspec.convert(embedded("frontend.yaml", "frontend.yaml"), FrontendConfig)
+    (wait_s,) = (int(each["lifecycle"]["preStop"]["exec"]["command"][1]) for each in pod["containers"])
+    assert pod["terminationGracePeriodSeconds"] >= wait_s + config.drain_s + 10
+
+
+@pytest.mark.parametrize("path", sorted((DEPLOY / "systemd").iterdir()), ids=lambda path: path.name)
+def test_units_are_hardened_and_restart(path: Path):
+    unit = path.read_text()
+    for line in (
+        "Restart=on-failure",
+        "NoNewPrivileges=yes",
+        "ProtectSystem=strict",
+        "CapabilityBoundingSet=",
+    ):
+        assert re.search(rf"^{re.escape(line)}$", unit, re.MULTILINE), line
+
+
+def test_every_alarm_says_what_and_what_next():
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    for rule in group["rules"]:
+        assert rule["labels"]["severity"] in ("page", "ticket")
+        assert set(rule["annotations"]) == {"summary", "description"}
+
+
+def test_panels_of_the_dashboard_do_not_overlap():
+    panels = json.loads((DEPLOY / "grafana" / "lnnode.json").read_text())["panels"]
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
+        assert not taken & cells, panel["title"]
+        taken |= cells
