@@ -65,3 +65,16 @@ def test_panels_of_the_dashboard_do_not_overlap():
         cells = {(x, y) for x in range(at["x"], at["x"] + at["w"]) for y in range(at["y"], at["y"] + at["h"])}
         assert not taken & cells, panel["title"]
         taken |= cells
+
+
+def test_every_weak_point_names_a_test_that_there_is():
+    text = (DEPLOY.parent / "docs" / "from-eclair.md").read_text()
+    rows = re.findall(r"^\| (\d+) \|.*`(tests/[\w/]+\.py)` \|$", text, re.MULTILINE)
+    assert [int(number) for number, _ in rows] == list(range(1, 26))
+    assert [path for _, path in rows if not (DEPLOY.parent / path).is_file()] == []
+
+
+def test_every_alarm_is_in_the_operators_table():
+    (group,) = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    text = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    assert [rule["alert"] for rule in group["rules"] if rule["alert"] not in text] == []
