@@ -63,6 +63,7 @@ class FakeLink:
     def __init__(self, frontend_id: str) -> None:
         self.frontend_id, self.frames, self.ended = frontend_id, [], []
         self.sessions, self.dials, self.closed, self.version = {}, {}, False, "test"
+        self.capabilities, self.draining, self.writable = ("ipv4", "ipv6"), False, True
         self.office = None
 
     def write(self, frame: bytes) -> None:
