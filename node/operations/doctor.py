@@ -13,12 +13,23 @@ from msgspec import Struct
 from node.errors import Refused
 from node.operations import doctor_backend
 from node.operations.finding import Finding, Level, bad, good, warn
-from node.runtime.config import KINDS, BackendConfig, FrontendConfig, Section, StandaloneConfig, load
+from node.runtime import tls
+from node.runtime.addresses import split_address
+from node.runtime.certificates import Role, read_certificate
+from node.runtime.config import (
+    KINDS,
+    BackendConfig,
+    FrontendConfig,
+    Section,
+    StandaloneConfig,
+    TlsConfig,
+    load,
+)
 from node.runtime.files import raise_file_limit
 from node.runtime.release import release
-from node.runtime.runtime import split_address
 
 MIN_FILES = 4_096  # sockets are files
+MIN_DAYS = 30  # that a certificate is still good for
 REACH_TIMEOUT_S = 3.0
 
 
@@ -55,7 +66,7 @@ async def examine(who: Patient, now_s: float) -> list[Finding]:
         case BackendConfig():
             found += [each async for each in _backend(config, now_s)]
         case FrontendConfig():
-            found += [each async for each in _frontend(config)]
+            found += [each async for each in _frontend(config, now_s)]
         case StandaloneConfig():
             found += _port("listen", config.listen)
             found += [each async for each in _backend(config.backend, now_s)]
@@ -76,7 +87,11 @@ async def _backend(config: BackendConfig, now_s: float) -> AsyncIterator[Finding
     ):
         for finding in _port(name, address):
             yield finding
-    for finding in (*_secrets(config), *doctor_backend.database(config, now_s)):
+    for finding in (
+        *certificates(config.tls, Role.BACKEND, now_s),
+        *_secrets(config),
+        *doctor_backend.database(config, now_s),
+    ):
         yield finding
     async for finding in doctor_backend.chain(config, now_s):
         yield finding
@@ -84,8 +99,14 @@ async def _backend(config: BackendConfig, now_s: float) -> AsyncIterator[Finding
         yield finding
 
 
-async def _frontend(config: FrontendConfig) -> AsyncIterator[Finding]:
-    for name, address in (("listen", config.listen), ("admin", config.admin)):
+async def _frontend(config: FrontendConfig, now_s: float) -> AsyncIterator[Finding]:
+    for finding in certificates(config.tls, Role.FRONTEND, now_s):
+        yield finding
+    for name, address in (
+        ("listen", config.listen),
+        ("proxy_listen", config.proxy_listen),
+        ("admin", config.admin),
+    ):
         for finding in _port(name, address):
             yield finding
     reached = 0
@@ -138,6 +159,26 @@ def _port(name: str, address: str) -> Iterator[Finding]:
             )
         else:
             yield good(f"{name}: {address} is free")
+
+
+def certificates(config: TlsConfig, role: Role, now_s: float) -> Iterator[Finding]:
+    """Files, rights, dates and role, as a process would look at them at its start."""
+    if not config.configured:
+        return
+    try:
+        tls.check(config, role)
+    except Refused as error:
+        yield bad(f"certificates: {error}", "docs/hosts.md, certificates")
+        return
+    path = Path(config.certificate).expanduser()
+    held = read_certificate(path.read_bytes(), "tls.certificate")
+    days = int((held.not_valid_after_utc.timestamp() - now_s) / 86_400)
+    if days < MIN_DAYS:
+        yield warn(
+            f"certificates: {path} ends in {days} days", "lnnode certs issue it again, and copy both files"
+        )
+    else:
+        yield good(f"certificates: {path} is good for {days} days")
 
 
 def _secrets(config: BackendConfig) -> Iterator[Finding]:

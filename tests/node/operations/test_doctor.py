@@ -84,3 +84,17 @@ def test_a_configuration_that_is_wrong_is_refused_as_ever(tmp_path: Path, kind: 
     file = tmp_path / "wrong.yaml"
     file.write_text("nonsense: 1")
     assert "unknown field" in str(CliRunner().invoke(app, ["doctor", str(file), "--kind", kind]).exception)
+
+
+def test_certificates_are_looked_at_with_the_eyes_of_the_process(tmp_path: Path):
+    run, directory = CliRunner(), str(tmp_path / "certs")
+    assert run.invoke(app, ["certs", "init", "--dir", directory]).exit_code == 0
+    assert run.invoke(app, ["certs", "issue", "f1", "--dir", directory]).exit_code == 0
+    file = tmp_path / "frontend.yaml"
+    names = {"certificate": "f1.pem", "key": "f1.key", "authority": "authority.pem", "revoked": "revoked.pem"}
+    tls = "".join(f"  {field}: {directory}/{name}\n" for field, name in names.items())
+    file.write_text(f"listen: 127.0.0.1:0\nreconnect_s: 1\nbackend: 127.0.0.1:1\ntls:\n{tls}")
+    assert "f1.pem is good for" in said(file)[1]
+
+    (tmp_path / "certs" / "f1.key").chmod(0o644)
+    assert "BAD   certificates:" in said(file)[1]
