@@ -187,20 +187,9 @@ class Story:
         assert [row.received_msat for row in invoices] == [FOR_US_MSAT] * paid_us
 
 
-async def run(chain, start, directory, moment: str | None, count: int) -> bool:
-    """Whether the power was cut: otherwise the story has fewer such moments."""
-    shutil.copytree(start[0], directory)
-    bench = Bench(directory, chain)
-    store = DoomedStore(directory / "db.sqlite")
-    await bench.start(store)
-    story = Story(bench, start[1])
-    await story.connect()
+async def told(bench, story, start_again) -> bool:
+    """The story from its beginning to its end, with a new life where the power was cut; whether it was."""
     before_msat = story.ours_msat()
-    if moment is not None and "commit" in moment:
-        store.left, store.before = count, moment.startswith("before")
-    elif moment is not None:
-        bench.frontends[0].wire.__class__ = DoomedWire
-        bench.frontends[0].wire.left, bench.frontends[0].wire.before = count, moment.startswith("before")
     story.begin()
     await bench.settle()
     crashed = bool(bench.runtime.failures)
@@ -208,7 +197,7 @@ async def run(chain, start, directory, moment: str | None, count: int) -> bool:
         assert isinstance(bench.runtime.failures[0], Crash), bench.runtime.failures
         story.paying.cancel()
         await bench.drop()
-        await bench.start()
+        await start_again()
         await story.connect()
         await bench.settle()
     else:
@@ -218,6 +207,22 @@ async def run(chain, start, directory, moment: str | None, count: int) -> bool:
     story.check(before_msat)
     await bench.drop()
     return crashed
+
+
+async def run(chain, start, directory, moment: str | None, count: int) -> bool:
+    """Whether the power was cut: otherwise the story has fewer such moments."""
+    shutil.copytree(start[0], directory)
+    bench = Bench(directory, chain)
+    store = DoomedStore(directory / "db.sqlite")
+    await bench.start(store)
+    story = Story(bench, start[1])
+    await story.connect()
+    if moment is not None and "commit" in moment:
+        store.left, store.before = count, moment.startswith("before")
+    elif moment is not None:
+        bench.frontends[0].wire.__class__ = DoomedWire
+        bench.frontends[0].wire.left, bench.frontends[0].wire.before = count, moment.startswith("before")
+    return await told(bench, story, bench.start)
 
 
 async def test_undisturbed_every_payment_ends_as_it_should(chain, start, tmp_path):

@@ -4,8 +4,8 @@ import asyncio
 import shutil
 
 import pytest
-from backend_bench import Bench, Crash
-from test_crash import OURS, Doomed, Story
+from backend_bench import Bench
+from test_crash import Doomed, Story, told
 
 psycopg = pytest.importorskip("psycopg")
 
@@ -55,25 +55,8 @@ async def run(chain, postgres, start, directory, moment, count) -> bool:
     await bench.start(store)
     story = Story(bench, start[2])
     await story.connect()
-    before_msat = story.ours_msat()
     store.left, store.before = count, moment == "before a commit"
-    story.begin()
-    await bench.settle()
-    crashed = bool(bench.runtime.failures)
-    if crashed:
-        assert isinstance(bench.runtime.failures[0], Crash), bench.runtime.failures
-        story.paying.cancel()
-        await bench.drop()
-        await bench.start(opened(url))
-        await story.connect()
-        await bench.settle()
-    else:
-        _, result = await story.paying
-        assert result.preimage == OURS
-    assert not bench.runtime.failures
-    story.check(before_msat)
-    await bench.drop()
-    return crashed
+    return await told(bench, story, lambda: bench.start(opened(url)))
 
 
 @pytest.mark.parametrize("moment", ["before a commit", "after a commit"])
