@@ -1,6 +1,7 @@
 """One run from start to verdict, the same in every mode: start, build, disturb, settle, check, stop."""
 
 import asyncio
+import os
 import platform
 from collections.abc import Callable, Coroutine
 from importlib.metadata import PackageNotFoundError, version
@@ -203,8 +204,6 @@ def _versions() -> dict[str, str]:
 
 
 def _machine() -> dict[str, str]:
-    import os  # noqa: PLC0415 - only here
-
     return {
         "system": f"{platform.system()} {platform.release()}",
         "cpus": str(os.cpu_count()),

@@ -44,9 +44,8 @@ class Openings:
         self._height = height
         self._commands: dict[int, asyncio.Future[fx.Reply]] = {}
         self._next_command = 0
-        self._waiting: dict[
-            bytes, float
-        ] = {}  # temporary_channel_id -> until when its funding_created may come
+        # temporary_channel_id -> until when its funding_created may come
+        self._waiting: dict[bytes, float] = {}
         self._chain_hash = chain_hash
         self.shutdown_script = b""  # of the wallet; the backend sets it before anybody is connected
 

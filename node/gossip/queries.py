@@ -111,9 +111,8 @@ def matching(graph: Graph, wanted: GossipTimestampFilter) -> Iterator[bytes]:
 
     The graph may change while this is read: each slice continues after the last short_channel_id.
     """
-    later_than_all = wanted.first_timestamp > int.from_bytes(
-        graph.newest, "big"
-    )  # "from now on", as most ask
+    # "from now on", as most ask
+    later_than_all = wanted.first_timestamp > int.from_bytes(graph.newest, "big")
     if wanted.chain_hash != graph.chain_hash or later_than_all:
         return
     first, end = wanted.first_timestamp, wanted.first_timestamp + wanted.timestamp_range
