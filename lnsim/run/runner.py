@@ -61,7 +61,7 @@ class Run:
 
     @property
     def now_s(self) -> float:
-        """Seconds of the scenario; below zero until it begins."""
+        """Seconds of the scenario; 0 until it begins and once it is over."""
         return self._clock.now_s() if self.phase in ("running", "settling", "checking") else 0.0
 
     async def run(self) -> RunResult:
