@@ -11,6 +11,8 @@ from processes import HERE, until
 
 COMMAND_S = 30
 EVENT_S = 30
+ROUTE_S = 15
+NO_ROUTE = "pay: 1"  # RetryableSendFailure::RouteNotFound: nothing was sent, and no payment is kept
 SCRIPT = HERE / "ldk/peer.mjs"
 
 
@@ -112,7 +114,20 @@ class LdkPeer(Peer):
 
     async def pay(self, bolt11: str, timeout_s: float = PAYMENT_S, **options: object) -> Payment:
         """Options: amount_msat (of an invoice without one), max_fee_msat, max_paths, retries."""
-        return await self.outcome(await self.do("pay", bolt11=bolt11, **options), timeout_s)
+        return await self.outcome(await self._sent(bolt11=bolt11, **options), timeout_s)
+
+    async def _sent(self, **options: object) -> dict:
+        """Ask again while LDK finds no route: an HTLC that is being removed, or an update that it has not read yet."""
+
+        async def begun() -> dict | None:
+            try:
+                return await self.do("pay", **options)
+            except LdkFailed as error:
+                if NO_ROUTE in str(error):
+                    return None
+                raise
+
+        return await until(begun, ROUTE_S, f"{self.name}: a route")
 
     async def pay_route(self, bolt11: str, *paths: list[dict], timeout_s: float = PAYMENT_S) -> Payment:
         """Pay along exactly these paths, whatever they are worth; hops as `hop` makes them."""
