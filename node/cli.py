@@ -136,7 +136,7 @@ def backup(
     """Copy the database, also while the backend runs; docs/database.md says what a copy is good for."""
     from node.backend.backup import take
 
-    typer.echo(asyncio.run(take(load(BackendConfig, config), target.absolute())))
+    typer.echo(take(load(BackendConfig, config), target.absolute()))
 
 
 @app.command("check-config")
@@ -269,7 +269,7 @@ async def _backend(
         raise
     parts += _of_backend(node) if settings.admin else ()
     server = HttpServer(
-        Api(node.commands, settings.api_password).application,
+        Api(node.commands, settings.api_password, settings.api_read_password).application,
         settings.api_address,
         (settings.tls.certificate, settings.tls.key) if settings.api_tls else None,
     )
@@ -308,7 +308,10 @@ async def _standalone(
 
     node = Standalone(settings, runtime, accept_older=accept_older)
     api = settings.backend.api_address
-    server = HttpServer(Api(node.commands, settings.backend.api_password).application, api)
+    application = Api(
+        node.commands, settings.backend.api_password, settings.backend.api_read_password
+    ).application
+    server = HttpServer(application, api)
     place = settings.backend.admin
     parts = (*_of_backend(node.backend), *_of_frontend(node.frontend)) if place else ()
     watched = await _watched(place, parts)

@@ -3,6 +3,7 @@
 import base64
 import hmac
 import inspect
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from node.backend.commands import CALLS, Commands
+from node.backend.commands import CALLS, READS, Commands
 from node.errors import Refused
 from node.runtime import logs
 
@@ -26,9 +27,11 @@ log = logs.get("api")
 class Api:
     """One application; every call is answered, whatever happens."""
 
-    def __init__(self, commands: Commands, password: str) -> None:
+    def __init__(self, commands: Commands, password: str, read_password: str = "") -> None:
+        """Without a password everybody may do everything; `read_password` opens `READS` alone."""
         self._commands = commands
         self._password = password
+        self._read_password = read_password
         self._signatures = {name: inspect.signature(getattr(commands, name)) for name in CALLS}
 
     @property
@@ -37,10 +40,12 @@ class Api:
 
     async def _answer(self, request: Request) -> Response:
         name = request.path_params["name"]
-        if not self._authorized(request):
+        if not (allowed := self._allowed(request)):
             return _json({"error": "unauthorized"}, 401)
         if name not in self._signatures:
             return _json({"error": f"no such call; there are: {', '.join(CALLS)}"}, 404)
+        if name not in allowed:
+            return _json({"error": f"{name}: this password only reads; ask with api_password"}, 403)
         try:
             arguments = await self._arguments(request, name)
             return _json(await getattr(self._commands, name)(**arguments), 200)
@@ -65,15 +70,19 @@ class Api:
             raise Refused(f"{name}: {error}; it takes: {wanted}") from error
         return _checked(self._signatures[name], arguments)
 
-    def _authorized(self, request: Request) -> bool:
+    def _allowed(self, request: Request) -> Collection[str]:
+        """The calls that whoever asks may make."""
         if not self._password:
-            return True
+            return CALLS
         given = request.headers.get("authorization", "")
         try:
             _, _, secret = base64.b64decode(given.removeprefix("Basic ")).decode().partition(":")
         except ValueError:
             secret = ""
-        return hmac.compare_digest(secret.encode(), self._password.encode())
+        if hmac.compare_digest(secret.encode(), self._password.encode()):
+            return CALLS
+        reads = hmac.compare_digest(secret.encode(), self._read_password.encode())
+        return READS if reads and self._read_password else ()
 
 
 def _checked(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Any]:

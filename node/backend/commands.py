@@ -323,6 +323,10 @@ class Commands:
 
 
 CALLS = tuple(name for name in vars(Commands) if not name.startswith("_"))
+# What may be asked with the password for reading: nothing that moves money, changes a state, or is a secret.
+READS = frozenset(
+    {"getinfo", "cluster", "peers", "channels", "invoices", "payments", "received", "decode", "graph"}
+)
 
 
 def _hex(text: str, name: str, size: int = 32) -> bytes:

@@ -19,6 +19,12 @@ ApiAddress = Annotated[
 ApiPassword = Annotated[
     str, typer.Option("--password", envvar="LNNODE_API_PASSWORD", help="where it listens on TCP")
 ]
+ApiAuthority = Annotated[
+    str,
+    typer.Option(
+        "--authority", envvar="LNNODE_API_AUTHORITY", help="authority.pem, where the API speaks TLS"
+    ),
+]
 BackendFile = Annotated[
     Path | None, typer.Option("--config", help="the backend's configuration, instead of --api")
 ]
@@ -50,11 +56,12 @@ def beanstalk(out: Annotated[Path, typer.Argument(help="the zip file to write")]
 def cluster(
     api: ApiAddress = DEFAULT_API,
     password: ApiPassword = "",
+    authority: ApiAuthority = "",
     config: BackendFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the backend and its frontends: sessions, load, versions, link, graph, state."""
-    _show(_call(api, password, config, "cluster"), as_json=as_json)
+    _show(_call(api, password, authority, config, "cluster"), as_json=as_json)
 
 
 def drain(
@@ -62,10 +69,11 @@ def drain(
     over: Annotated[str, typer.Option(help="how long moving its peers takes: 60s, 5m, 1h")] = "60s",
     api: ApiAddress = DEFAULT_API,
     password: ApiPassword = "",
+    authority: ApiAuthority = "",
     config: BackendFile = None,
 ) -> None:
     """Have a frontend take no new peers, and move those that it has to the others."""
-    seen = _call(api, password, config, "drain", frontend=frontend, over_s=seconds(over))
+    seen = _call(api, password, authority, config, "drain", frontend=frontend, over_s=seconds(over))
     typer.echo(f"{frontend}: draining, {seen['sessions']} sessions go within {over}")
 
 
@@ -73,10 +81,11 @@ def undrain(
     frontend: Annotated[str, typer.Argument(help="its id, as `lnnode cluster` shows it")],
     api: ApiAddress = DEFAULT_API,
     password: ApiPassword = "",
+    authority: ApiAuthority = "",
     config: BackendFile = None,
 ) -> None:
     """Have a drained frontend serve again."""
-    _call(api, password, config, "undrain", frontend=frontend)
+    _call(api, password, authority, config, "undrain", frontend=frontend)
     typer.echo(f"{frontend}: serves again")
 
 
@@ -112,13 +121,13 @@ def seconds(text: str) -> float:
     return value
 
 
-def _call(api: str, password: str, config: Path | None, name: str, **arguments: object) -> Any:
-    from node.runtime.api_client import call  # noqa: PLC0415 - a frontend never needs it
+def _call(
+    address: str, password: str, authority: str, config: Path | None, name: str, **arguments: Any
+) -> Any:
+    from node.runtime.api_client import Api, api_of, call  # noqa: PLC0415 - a frontend never needs it
 
-    if config is not None:
-        settings = load(BackendConfig, config)
-        api, password = settings.api_address, settings.api_password
-    return call(api, password, name, **arguments)
+    place = Api(address, password, authority) if config is None else api_of(load(BackendConfig, config))
+    return call(place, name, **arguments)
 
 
 def _show(view: dict[str, Any], *, as_json: bool) -> None:

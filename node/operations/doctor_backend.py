@@ -115,12 +115,15 @@ def _clock(ahead_s: float, network: str) -> Finding:
 
 def running(config: BackendConfig) -> Iterator[Finding]:
     """What a backend that runs here says, where one does."""
-    from node.runtime.api_client import call  # noqa: PLC0415 - only here
+    from node.runtime.api_client import NobodyAnswers, api_of, call  # noqa: PLC0415 - only here
 
     try:
-        view = call(config.api_address, config.api_password, "cluster")
-    except Refused:
+        view = call(api_of(config), "cluster")
+    except NobodyAnswers:
         yield good("no backend runs here now")
+        return
+    except Refused as error:
+        yield bad(f"API: {error}", "does it run with this configuration?")
         return
     theirs, ours = view["backend"]["version"], release()
     if theirs != ours:

@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from node.backend.api import Api
-from node.backend.commands import CALLS, Commands
+from node.backend.commands import CALLS, READS, Commands
 from node.errors import Refused
 from node.runtime.http_server import HttpServer
 
@@ -33,7 +33,9 @@ class FewCommands(Commands):
 @pytest.fixture
 async def api(tmp_path):
     """`await api("getinfo", {...})`: the status and the answer."""
-    server = HttpServer(Api(FewCommands(), "pass word").application, f"unix:{tmp_path / 'api.sock'}")
+    server = HttpServer(
+        Api(FewCommands(), "pass word", "eyes only").application, f"unix:{tmp_path / 'api.sock'}"
+    )
     await server.start()
     connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
     async with aiohttp.ClientSession(connector=connector) as http:
@@ -63,6 +65,21 @@ async def test_a_call_answers_in_json(api) -> None:
 @pytest.mark.parametrize("password", [None, "", "wrong", "pass word "])
 async def test_nothing_works_without_the_password(api, password: str | None) -> None:
     assert await api("getinfo", password=password) == (401, {"error": "unauthorized"})
+
+
+async def test_the_password_for_reading_opens_what_changes_nothing(api) -> None:
+    assert (await api("getinfo", password="eyes only"))[0] == 200
+    status, answer = await api("keysend", {"node_id": "ab", "amount_msat": 5}, password="eyes only")
+    assert (status, answer["error"]) == (403, "keysend: this password only reads; ask with api_password")
+
+
+def test_only_these_calls_are_not_for_reading() -> None:
+    """A new call is for the owner alone until somebody decides otherwise, here."""
+    assert set(CALLS) - READS == {
+        "backup", "drain", "undrain", "stop", "connect", "disconnect", "open", "close", "forceclose",
+        "invoice", "settle", "cancel", "pay", "keysend",
+    }  # fmt: skip
+    assert set(CALLS) >= READS
 
 
 async def test_an_unknown_call_names_those_that_there_are(api) -> None:

@@ -1,5 +1,6 @@
 """`lnnode backup`, and two backends on one database: what an operator does, and what he reads."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -27,11 +28,11 @@ async def test_a_running_backend_makes_the_copy_itself(chain, tmp_path, config):
     bench = await Bench(tmp_path / "node", chain).start()
     server = HttpServer(Api(bench.backend.commands, "pass word").application, config.api_address)
     await server.start()
-    said = await take(config, tmp_path / "copy")
+    said = await asyncio.to_thread(take, config, tmp_path / "copy")
     with pytest.raises(Refused, match="exists"):
-        await take(config, tmp_path / "copy")
+        await asyncio.to_thread(take, config, tmp_path / "copy")
     with pytest.raises(Refused, match="whole path"):
-        await take(config, Path("copy"))
+        await asyncio.to_thread(take, config, Path("copy"))
     await server.stop()
     await bench.drop()
 
