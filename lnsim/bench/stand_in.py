@@ -18,7 +18,7 @@ from node.crypto.keys import public_key
 from node.gossip.graph import Delta, Graph
 from node.gossip.raw import ChannelFields
 from node.gossip.validation import FundingOutput
-from node.link.messages import Limits
+from node.link.messages import Dialling, Limits
 from node.runtime.handshakes import Handshakes
 from node.runtime.runtime import Listener, SystemRuntime
 from node.wire.features import Feature, Features
@@ -46,6 +46,7 @@ class StandIn:
     features = FEATURES.to_bytes()
     # a session must outlive its benchmark without a word
     limits = Limits(ping_interval_s=600.0)
+    dialling = Dialling()
 
     def __init__(self, runtime: SystemRuntime, directory: Path, deltas: Iterable[Delta]) -> None:
         self.runtime = runtime

@@ -11,6 +11,7 @@ from lnsim.world.network import Network, WorldListener
 from lnsim.world.process import Process
 from lnsim.world.trace import Trace
 from node.runtime.runtime import ProtocolFactory
+from node.runtime.socks import Proxy
 from node.runtime.tls import Tls
 
 T = TypeVar("T")
@@ -104,9 +105,15 @@ class WorldRuntime:
         return self._network.listen(self.process, address, factory, share_port=share_port)
 
     async def connect(
-        self, address: str, factory: ProtocolFactory, *, tls: Tls | None = None
+        self,
+        address: str,
+        factory: ProtocolFactory,
+        *,
+        tls: Tls | None = None,
+        proxy: Proxy | None = None,
     ) -> asyncio.Protocol:
         assert tls is None, "nobody listens in a simulated network"
+        assert proxy is None, "there is none in a simulated network"
         self._still_there()
         return await self._network.connect(self.process, address, factory)
 

@@ -2,7 +2,6 @@
 unannounced channel.
 """
 
-import ipaddress
 from collections.abc import Iterable
 
 from msgspec import Struct
@@ -24,6 +23,7 @@ from node.payment.relay import OutgoingChannel
 from node.runtime.addresses import split_address
 from node.runtime.config import BackendConfig
 from node.runtime.runtime import Runtime
+from node.wire.addresses import encode_address
 from node.wire.bolt7 import ChannelUpdate, NodeAnnouncement
 from node.wire.codec import encode
 from node.wire.features import Features
@@ -257,11 +257,5 @@ def _maximum_msat(record: Record) -> int:
 
 
 def _descriptor(address: str) -> bytes:
-    """An announced address as a BOLT 7 descriptor; a host name where it is no IP address."""
     _, host, port = split_address(address)
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        name = host.encode("ascii")
-        return bytes((5, len(name))) + name + port.to_bytes(2, "big")
-    return bytes((1 if ip.version == 4 else 2,)) + ip.packed + port.to_bytes(2, "big")
+    return encode_address(host, port)

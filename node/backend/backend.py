@@ -19,6 +19,7 @@ from node.backend.leases import Leases
 from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.openings import Openings
 from node.backend.pathfinding import Pathfinding
+from node.backend.placing import dialling
 from node.backend.receiving import Receiving
 from node.backend.sending import Sending
 from node.backend.session import Session
@@ -98,6 +99,7 @@ class Backend:
         self.chain_hash = identity.CHAIN_HASHES[config.network]
         self.invoice_network = identity.INVOICE_NETWORKS[config.network]
         self.features = identity.FEATURES.to_bytes()
+        self.dialling = dialling(config.tor)
         self.limits = Limits(flush_interval_s=config.flush_interval_s)
         self.epoch = store.epoch
         self._tasks: list[asyncio.Task[None]] = []
@@ -171,6 +173,7 @@ class Backend:
         self.sending.channel_of = self.announcer.channel_of
         self.switchboard.opener = self.openings
         self.switchboard.gossip = self
+        self.switchboard.dialling = self.dialling
 
     async def start(self) -> None:
         """Take up where the store left off, then let frontends in. Raises Refused."""

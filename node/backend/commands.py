@@ -112,10 +112,11 @@ class Commands:
         ]
 
     async def connect(self, *, node_id: str, address: str = "") -> View:
-        """`node_id` may also be the whole ID@HOST:PORT."""
+        """`node_id` may also be the whole ID@HOST:PORT; without an address, at those that are known."""
         if not address:
             node_id, _, address = node_id.partition("@")
-        session = await self._node.dialler.connect(_node_id(node_id), _address(address))
+        dialler, peer = self._node.dialler, _node_id(node_id)
+        session = await (dialler.connect(peer, _address(address)) if address else dialler.reach(peer))
         return {"node_id": node_id, "frontend": session.link.frontend_id, "session": session.name}
 
     async def disconnect(self, *, node_id: str) -> View:

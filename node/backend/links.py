@@ -16,6 +16,7 @@ from node.link.messages import (
     Beat,
     CloseSession,
     DialFailed,
+    Dialling,
     Established,
     GraphWanted,
     HandshakeDone,
@@ -70,6 +71,7 @@ class Identity(Protocol):
     chain_hash: bytes
     features: bytes
     limits: Limits
+    dialling: Dialling
 
     @property
     def graph_sequence(self) -> int: ...
@@ -281,6 +283,7 @@ class FrontendLink(asyncio.Protocol):
                 graph_sequence=identity.graph_sequence,
                 limits=identity.limits,
                 frontend_handshakes=self._handshakes.elsewhere,
+                dialling=identity.dialling,
             )
             self.write(frames.control(welcome))
             self._office.link_up(self)

@@ -16,7 +16,7 @@ from node.channel import events as ev
 from node.channel.parameters import negotiated
 from node.errors import MalformedMessage, PeerFault, Refused
 from node.link import frames
-from node.link.messages import Dial, StartSync
+from node.link.messages import Dial, Dialling, StartSync
 from node.peer.handshake import Initiator
 from node.peer.notice import notice
 from node.runtime import logs
@@ -79,6 +79,7 @@ class Switchboard:
         self._waiting: dict[bytes, list[asyncio.Future[Session]]] = {}
         self._next_dial = 0
         self._strangers: dict[bytes, None] = {}  # connected peers without channels, oldest first
+        self.dialling = Dialling()
         self.opener: Opener
         self.gossip: GossipOffice
         journal.before_commit(self._seal_acks)
@@ -279,7 +280,7 @@ class Switchboard:
             return session
         if len(self._dials) >= MAX_DIALS:
             raise Refused("too many connections are being made")
-        link = place(self.links.values(), address)
+        link = place(self.links.values(), address, self.dialling)
         self._next_dial += 1
         dial = self._next_dial
         future: asyncio.Future[Session] = asyncio.get_running_loop().create_future()

@@ -13,6 +13,7 @@ from node.frontend.draining import Draining
 from node.frontend.endings import Endings
 from node.frontend.gossip import FrontendGossip
 from node.frontend.local_handshakes import LocalHandshakes
+from node.frontend.outgoing import Outgoing
 from node.frontend.uplink import Uplink
 from node.gossip.graph import Delta
 from node.gossip.validation import Verdict
@@ -60,7 +61,8 @@ class Frontend:
         self.budget = GossipBudget(now_s)
         self._proxies = Networks(config.proxy_from)
         self._counted = (now_s, 0, 0)  # when, accepted and served until then
-        self.uplink.capabilities = (*config.reaches, DRAINS)
+        self._outgoing = Outgoing(runtime, config)
+        self.uplink.capabilities = (*self._outgoing.capabilities, DRAINS)
         self.gossip = FrontendGossip(runtime, self.uplink, self.connections)
         self.rules = SessionRules(features=Features(), chain_hash=bytes(32))
         self.limits = Limits()
@@ -116,6 +118,7 @@ class Frontend:
         self.limits = message.limits
         self.shares(UNLIMITED)
         self._take_up_handshakes(message)
+        self._outgoing.configure(message.dialling)
         self.rules = SessionRules(
             features=Features.from_bytes(message.features),
             chain_hash=message.chain_hash,
@@ -210,7 +213,7 @@ class Frontend:
 
     def _wanted(self) -> bool:
         """Whether new peers may come in."""
-        return self.gossip.current and self.draining is None
+        return self.gossip.current and self.draining is None and not self._outgoing.leaks
 
     def _at_the_door(self) -> asyncio.Protocol:
         if self._config.proxy_on_listen:
@@ -295,10 +298,9 @@ class Frontend:
             return PeerConnection(self, dial=message.dial, first_act=message.act, address=message.address)
 
         try:
-            async with asyncio.timeout(message.timeout_s):
-                await self.runtime.connect(message.address, connection)
+            await self._outgoing.connect(message.address, message.node_id, connection, message.timeout_s)
         except (OSError, TimeoutError, Refused) as error:
-            self.uplink.dial_failed(message.dial, str(error) or "timeout")
+            self.uplink.dial_failed(message.dial, str(error))
 
     async def _sweep(self) -> None:
         """One timer for all: pings and timeouts, flushes, signs of life on the link."""

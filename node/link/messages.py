@@ -13,6 +13,8 @@ PROTOCOL_MIN = 1
 PROTOCOL_MAX = 1
 
 DRAINS = "drain"  # capability of a frontend that understands Drain
+PROXIES = "proxy"  # of one that does as Welcome.dialling says
+OWN_PROXY = "own_proxy"  # of one that knows a SOCKS proxy by itself
 
 MAX_FRONTEND_ID = 64  # characters; names a process in logs and metrics
 
@@ -40,6 +42,38 @@ class Limits(msgspec.Struct, frozen=True):
     max_write_buffer_bytes: int = 4_194_304
 
 
+class Dialling(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How frontends reach peers: "direct", "proxy" or "never" for each kind of address.
+
+    `socks` is for those that know no proxy of their own; `isolate` asks for a user name for each peer there. `only`:
+    a frontend may have no port that others than this host reach.
+    """
+
+    socks: str = ""
+    onion: str = "proxy"
+    ipv4: str = "direct"
+    ipv6: str = "direct"
+    dns: str = "direct"
+    isolate: bool = True
+    only: bool = False
+
+    def way(self, kind: str | None) -> str:
+        """Of one of these kinds; None: a socket of this host."""
+        match kind:
+            case None:
+                return "direct"
+            case "onion":
+                return self.onion
+            case "ipv4":
+                return self.ipv4
+            case "ipv6":
+                return self.ipv6
+            case "dns":
+                return self.dns
+            case _:
+                return "never"
+
+
 class Hello(Control, frozen=True, tag="hello"):
     """First on a link, from the frontend: who it is and which protocols it speaks."""
 
@@ -63,6 +97,7 @@ class Welcome(Control, frozen=True, tag="welcome"):
     graph_sequence: int
     limits: Limits = Limits()
     frontend_handshakes: bool = False
+    dialling: Dialling = Dialling()
 
 
 class Rejected(Control, frozen=True, tag="rejected"):

@@ -20,13 +20,13 @@ from node.runtime.config import (
     KINDS,
     BackendConfig,
     FrontendConfig,
-    Section,
     StandaloneConfig,
     TlsConfig,
     load,
 )
 from node.runtime.files import raise_file_limit
 from node.runtime.release import release
+from node.runtime.section import Section
 
 MIN_FILES = 4_096  # sockets are files
 MIN_DAYS = 30  # that a certificate is still good for

@@ -2,8 +2,11 @@
 
 import ipaddress
 from pathlib import Path
+from typing import Literal
 
 from node.errors import Refused
+
+Kind = Literal["ipv4", "ipv6", "dns", "onion"]
 
 
 def split_address(address: str) -> tuple[str, str, int]:
@@ -18,6 +21,22 @@ def split_address(address: str) -> tuple[str, str, int]:
 
 def join_address(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def kind_of(address: str) -> Kind | None:
+    """What it takes to reach it; None: the path of a socket, which is of this host."""
+    if address.startswith("unix:"):
+        return None
+    host = address.rpartition(":")[0].strip("[]").rstrip(".").lower()
+    if host.endswith(".onion"):
+        return "onion"
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return "dns"
+    if ip.version == 4 or ip.ipv4_mapped is not None:  # a mapped one is reached over IPv4
+        return "ipv4"
+    return "ipv6"
 
 
 def is_loopback(address: str) -> bool:

@@ -16,21 +16,13 @@ from msgspec import Meta, Struct
 
 from node.errors import Refused
 from node.runtime.addresses import is_loopback, split_address
+from node.runtime.section import Section, about
+from node.runtime.tor_config import TorConfig, check_announced, check_socks, check_tor
 
 ENVIRONMENT_PREFIX = "LNNODE_"
 
 
-class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A part of a configuration file."""
-
-
-def about(text: str, **limits: Any) -> Meta:
-    """What a field is for, in one sentence."""
-    return Meta(description=text, **limits)
-
-
-Positive = Meta(gt=0)
-Reach = Literal["ipv4", "ipv6"]
+Reach = Literal["ipv4", "ipv6", "dns", "onion"]
 
 
 class LogConfig(Section, frozen=True):
@@ -175,6 +167,7 @@ class BackendConfig(Section, frozen=True):
     fees: FeeConfig = FeeConfig()
     channels: ChannelConfig = ChannelConfig()
     limits: LimitsConfig = LimitsConfig()
+    tor: TorConfig = TorConfig()
     tls: TlsConfig = TlsConfig()
     log: LogConfig = LogConfig()
 
@@ -226,7 +219,12 @@ class FrontendConfig(Section, frozen=True):
         str, about("where /healthz, /readyz and /metrics are served, to anyone; empty: nowhere")
     ] = ""
     drain_s: Annotated[float, about("when told to end, let peers go evenly over this time first", ge=0)] = 0.0
-    reaches: Annotated[tuple[Reach, ...], about("what it can dial: ipv4, ipv6")] = ("ipv4", "ipv6")
+    reaches: Annotated[
+        tuple[Reach, ...], about("what it can dial, by itself or through the proxy: ipv4, ipv6, dns, onion")
+    ] = ("ipv4", "ipv6", "dns", "onion")
+    socks: Annotated[
+        str, about("HOST:PORT of this host's SOCKS proxy; empty: the one that the backend names in tor.socks")
+    ] = ""
     log: LogConfig = LogConfig()
 
     @property
@@ -276,6 +274,7 @@ def load(kind: type[C], path: Path | None, environment: Mapping[str, str] = os.e
     _check_front(config, source)
     _check_api(inner, source)
     _check_bitcoind(inner, source)
+    _check_tor(inner, source, config.listen if isinstance(config, StandaloneConfig) else "")
     return config
 
 
@@ -357,13 +356,18 @@ def _check_bitcoind(config: Section, source: str) -> None:
         raise Refused(f"{source}: bitcoind: name its cookie_file (its .cookie), or set user and password")
     if bitcoind.zmq and not bitcoind.zmq.startswith(("tcp://", "ipc://")):
         raise Refused(f'{source}: bitcoind.zmq: "{bitcoind.zmq}" is no endpoint; say tcp://HOST:PORT')
-    for address in config.announce_addresses:
-        if address.startswith("unix:"):
-            raise Refused(f"{source}: announce_addresses: {address}: peers can't reach a Unix socket")
-        try:
-            split_address(address)
-        except Refused as error:
-            raise Refused(f"{source}: announce_addresses: {error}") from error
+
+
+def _check_tor(config: Section, source: str, listen: str) -> None:
+    """`listen`: where a standalone node's own frontend does."""
+    if isinstance(config, BackendConfig):
+        check_announced(config.announce_addresses, source)
+        elsewhere = {
+            "bitcoind.url": config.bitcoind.url,
+            "bitcoind.zmq": config.bitcoind.zmq,
+            "database": config.database,
+        }
+        check_tor(config.tor, source, config.announce_addresses, elsewhere, listen)
 
 
 def _check_link(config: Section, source: str) -> None:
@@ -390,6 +394,7 @@ def _check_front(config: Section, source: str) -> None:
     """Whom a frontend believes in front of it."""
     if not isinstance(config, FrontendConfig):
         return
+    check_socks(config.socks, f"{source}: socks")
     for field in ("proxy_from", "limits_exempt"):
         for network in getattr(config, field):
             try:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from node.errors import Refused
+from node.runtime import socks
 from node.runtime.addresses import join_address, split_address
 from node.runtime.tls import Gate, Tls, explain
 from node.runtime.tls_listener import HANDSHAKE_TIMEOUT_S, TlsListener, bind
@@ -68,9 +69,17 @@ class Runtime(Protocol):
         ...
 
     async def connect(
-        self, address: str, factory: ProtocolFactory, *, tls: Tls | None = None
+        self,
+        address: str,
+        factory: ProtocolFactory,
+        *,
+        tls: Tls | None = None,
+        proxy: socks.Proxy | None = None,
     ) -> asyncio.Protocol:
-        """Raises OSError or TimeoutError where nobody answers, Refused for what is no address."""
+        """Raises OSError or TimeoutError where nobody answers, Refused for what is no address.
+
+        With `proxy`, nothing but it is spoken to: it resolves names, too. Not together with `tls`.
+        """
         ...
 
 
@@ -131,13 +140,20 @@ class SystemRuntime:
         return _SocketListener(server, join_address(bound[0], bound[1]))
 
     async def connect(
-        self, address: str, factory: ProtocolFactory, *, tls: Tls | None = None
+        self,
+        address: str,
+        factory: ProtocolFactory,
+        *,
+        tls: Tls | None = None,
+        proxy: socks.Proxy | None = None,
     ) -> asyncio.Protocol:
         loop = asyncio.get_running_loop()
         kind, host, port = split_address(address)
         if kind == "unix":
             _, protocol = await loop.create_unix_connection(factory, host)
             return protocol
+        if proxy is not None:
+            return await _connect_through(proxy, host, port, factory)
         if tls is not None:
             return await _connect_tls(host, port, factory, tls)
         try:
@@ -145,6 +161,18 @@ class SystemRuntime:
         except ValueError as error:  # an empty label, one too long, a zero byte: strangers announce any name
             raise Refused(f"no host name: {error}") from error
         return protocol
+
+
+async def _connect_through(
+    proxy: socks.Proxy, host: str, port: int, factory: ProtocolFactory
+) -> asyncio.Protocol:
+    connected = await socks.connect(proxy, host, port)
+    try:
+        _, protocol = await asyncio.get_running_loop().create_connection(factory, sock=connected)
+    except BaseException:
+        connected.close()
+        raise
+    return protocol
 
 
 async def _connect_tls(host: str, port: int, factory: ProtocolFactory, tls: Tls) -> asyncio.Protocol:

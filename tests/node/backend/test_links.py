@@ -95,13 +95,14 @@ class Office:
 
 
 class Identity:
-    epoch, node_id, chain_hash, features, graph_sequence, limits = (
+    epoch, node_id, chain_hash, features, graph_sequence, limits, dialling = (
         3,
         NODE_ID,
         bytes(32),
         b"\x80",
         9,
         m.Limits(),
+        m.Dialling(socks="127.0.0.1:9050"),
     )
     leads = True
 

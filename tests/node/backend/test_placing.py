@@ -5,8 +5,15 @@ from typing import Any
 import pytest
 
 from node.backend.graph_ages import GraphAges
-from node.backend.placing import place
+from node.backend.placing import dialling, is_reached, place
 from node.errors import Refused
+from node.link.messages import OWN_PROXY, PROXIES, Dialling
+from node.runtime.tor_config import TorConfig
+
+NEW = ("ipv4", "ipv6", "dns", "onion", PROXIES)  # what a frontend of this release says by default
+ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion:9735"
+TOR = Dialling(socks="127.0.0.1:9050")
+DIRECT = Dialling()
 
 
 class FakeLink:
@@ -17,8 +24,8 @@ class FakeLink:
         self.sessions, self.dials = dict.fromkeys(range(sessions)), {}
 
 
-def placed(address: str, *links: Any) -> str:
-    return place(links, address).name
+def placed(address: str, *links: Any, by: Dialling = DIRECT) -> str:
+    return place(links, address, by).name
 
 
 def test_the_one_with_the_least_to_do():
@@ -37,13 +44,54 @@ def test_never_one_that_is_drained_or_can_not():
     ("address", "links", "why"),
     [
         ("1.2.3.4:9735", (), "no frontend is connected"),
-        ("abc.onion:9735", (FakeLink("f1"),), "no frontend reaches tor"),
+        (ONION, (FakeLink("f1", reaches=NEW),), "no frontend reaches onion addresses; name a SOCKS proxy"),
         ("1.2.3.4:9735", (FakeLink("f1", draining=True),), "drained"),
     ],
 )
 def test_where_none_will_do_it_says_why(address: str, links: tuple, why: str):
     with pytest.raises(Refused, match=why):
         placed(address, *links)
+
+
+def test_an_onion_address_goes_to_a_frontend_with_a_proxy():
+    old, new = FakeLink("old"), FakeLink("new", 9, reaches=NEW)
+    own = FakeLink("own", 9, reaches=(*NEW, OWN_PROXY))
+    assert placed(ONION, old, new, by=TOR) == "new"
+    assert placed(ONION, old, new, own) == "own"
+    assert (
+        placed(ONION.upper(), old, FakeLink("clearnet", reaches=("ipv4", "dns", PROXIES)), new, by=TOR)
+        == "new"
+    )
+
+
+@pytest.mark.parametrize(
+    "address", ["1.2.3.4:9735", "[2001:db8::1]:9735", "a.example:9735", "[::ffff:1.2.3.4]:9735"]
+)
+def test_of_a_node_that_speaks_through_tor_alone_no_old_frontend_dials(address: str):
+    only = dialling(TorConfig(socks="127.0.0.1:9050", only=True))
+    assert placed(address, FakeLink("old"), FakeLink("new", 9, reaches=NEW), by=only) == "new"
+    with pytest.raises(Refused, match="no frontend reaches"):
+        placed(address, FakeLink("old"), by=only)
+
+
+def test_what_is_never_dialled_says_so():
+    never = Dialling(dns="never", onion="invented later")
+    with pytest.raises(Refused, match="dns addresses are not dialled"):
+        placed("a.example:9735", FakeLink("new", reaches=NEW), by=never)
+    assert not is_reached([FakeLink("new", reaches=NEW)], "a.example:9735", never)  # type: ignore[list-item]  # fake
+    assert is_reached([FakeLink("new", reaches=NEW)], "unix:/run/peer", never)  # type: ignore[list-item]  # fake
+
+
+def test_tor_only_leaves_nothing_direct():
+    told = dialling(TorConfig(socks="10.0.0.1:9050", only=True, ipv6="never"))
+    assert (told.ipv4, told.ipv6, told.dns, told.onion, told.only) == (
+        "proxy",
+        "never",
+        "proxy",
+        "proxy",
+        True,
+    )
+    assert dialling(TorConfig()) == Dialling()
 
 
 def test_a_copy_of_the_graph_is_as_old_as_the_first_change_that_it_lacks():

@@ -14,6 +14,7 @@ from node.link.messages import (
     Act,
     Control,
     Dial,
+    Dialling,
     Established,
     GraphCurrent,
     GraphWanted,
@@ -86,6 +87,7 @@ class ScriptedBackend(asyncio.Protocol):
         self.node_id = public_key(self.secret)
         self.frontend_handshakes = False
         self.limits = Limits()
+        self.dialling = Dialling()
         self.epoch = 1
         self.protocol = 1
         self.graph: list[Delta] = []
@@ -184,6 +186,7 @@ class ScriptedBackend(asyncio.Protocol):
             self.sequence,
             limits=self.limits,
             frontend_handshakes=self.frontend_handshakes,
+            dialling=self.dialling,
         )
 
     def feed(self, after: int = -1) -> None:
