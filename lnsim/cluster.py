@@ -53,7 +53,7 @@ class Hub:
         self.node_id = ""
         self.endpoint: dict[str, Any] = {}  # the chain's
         self._listen = listen
-        self._port = _ReservedPort(listen)
+        self._port = ReservedPort(listen)
 
     @property
     def address(self) -> str:
@@ -204,7 +204,7 @@ def _free_port() -> int:
         return number
 
 
-class _ReservedPort:
+class ReservedPort:
     """A port that is ours for the whole run: bound to share, never listening, so nobody else gets it meanwhile."""
 
     def __init__(self, host: str) -> None:

@@ -94,16 +94,19 @@ class Gauges:
     def workers(self, stats: Mapping[str, Mapping[str, Any]]) -> None:
         """From the workers' answers to `stats`, by their names; what they measured since goes in with the rest."""
         connected: Counter[str] = Counter()
+        ready: Counter[str] = Counter()
         news = Histogram()
         for name, answer in stats.items():
             for group, swarm in answer["swarms"].items():
                 connected[group] += swarm["connected"]
+                ready[group] += swarm["ready"]
             fresh = self._fresh(name, Snapshot.from_plain(answer["snapshot"]))
             self._recorder.merge(fresh)
             if WATCHED in fresh.histograms:
                 news.merge(fresh.histograms[WATCHED].histogram)
         for group, count in connected.items():
             self._recorder.sample(f"swarm.{group}.connected", count)
+            self._recorder.sample(f"swarm.{group}.ready", ready[group])
         if news.count:
             for key, share in WINDOWS.items():
                 self._recorder.sample(f"{WATCHED}.{key}_s", news.percentile(share))

@@ -5,7 +5,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lnsim.api_client import CallFailed, Node
 from lnsim.background_graph import deltas, plant
@@ -18,21 +18,27 @@ from lnsim.demo_place import make_place, remove_place
 from lnsim.json_lines import Remote
 from lnsim.link_proxy import ARGV as LINKS_ARGV
 from lnsim.metrics.recorder import Recorder
-from lnsim.scenario.model import PeersSpec, Scenario
+from lnsim.onion.needed import require_tor
+from lnsim.scenario.model import DIRECT, ONION, PeersSpec, Scenario
 from lnsim.scenario.workloads import BACKEND, LinkFault, SlowDisk
 from lnsim.slow_backend import ARGV as SLOW_ARGV
 from lnsim.slow_backend import write_delay
-from lnsim.stage import Chain, Group, LinkState
+from lnsim.stage import Chain, Group, LinkState, Onion
 from lnsim.worker.fleet import LEAST_COIN_SAT, SPARE_COINS, Fleet, Host, Processes
+from lnsim.worker.pool import node_names
 from node.backend.identity import CHAIN_HASHES
 from node.backend.sqlite_store import DATABASE
 from node.runtime.config import BackendConfig
 from node.standalone import open_store
 
+if TYPE_CHECKING:
+    from lnsim.onion.site import OnionSite
+
 MAX_COMPLAINTS = 100
 CHAIN = "chain"
 LINKS = "links"
 WORKERS = "workers"  # all of them, in figures
+REGTEST_HASH = CHAIN_HASHES["regtest"].hex()
 
 
 class ClusterStage:
@@ -68,13 +74,23 @@ class ClusterStage:
         self._fleet = Fleet(scenario, seed, host or Processes(self._hub.supervisor))
         self._links = self._link_proxy() if self._has(LinkFault) else None
         self._gauges = Gauges(recorder, time.monotonic)
+        self._onion = self._onion_site()
+        by_onion = [(group, spec) for group, spec in topology.peers.items() if spec.through == ONION]
+        self._by_onion = {name for group, spec in by_onion for name in node_names(group, spec)}
+
+    @property
+    def onion(self) -> Onion | None:
+        return self._onion
 
     async def start(self) -> None:
         """All processes up; nothing connected yet. Raises ProcessFailed, CallFailed."""
-        await all_of(self._start_hub(), self._fleet.hire())
+        opening = [] if self._onion is None else [self._onion.open()]
+        await all_of(self._start_hub(), self._fleet.hire(), *opening)
         self.hub_id = self._hub.node_id
         self.groups = await self._fleet.populate(self.hub_id, self._node_config, self._swarm_config)
         self._gauges.before(self._rows())
+        if self._onion is not None:
+            self._onion.knock(self.hub_id, REGTEST_HASH)
         self._say("info", f"backend, {len(self.frontends)} frontends and {self._fleet.workers} workers up")
 
     async def stop(self) -> None:
@@ -83,6 +99,8 @@ class ClusterStage:
         try:
             await self._fleet.stop()
         finally:
+            if self._onion is not None:
+                await self._onion.close()
             await self._hub.stop()
             remove_place(self._place)
 
@@ -93,6 +111,8 @@ class ClusterStage:
     async def sample(self) -> None:
         """Everything is asked at once, and whoever does not answer has no figures this time."""
         self._gauges.processes(self._rows())
+        if self._onion is not None:
+            self._onion.sample()
         info, height, _ = await asyncio.gather(
             answered(self._hub.api.call("getinfo")),
             answered(self.chain.height()),
@@ -110,13 +130,17 @@ class ClusterStage:
     # faults
 
     async def kill(self, what: str) -> None:
-        self._child(what).kill()
+        child = self._child(what)
+        self._target_down(what)
+        child.kill()
 
     async def restart(self, what: str) -> None:
         """Raises ProcessFailed where it does not come back."""
+        self._target_down(what)
         await self._hub.supervisor.restart(what)
 
     async def pause(self, what: str, for_s: float) -> None:
+        self._target_down(what)
         await self._child(what).pause(for_s)
 
     def is_up(self, what: str) -> bool:
@@ -175,6 +199,8 @@ class ClusterStage:
         config: dict[str, Any] = {"max_connections": self.scenario.topology.cluster.max_connections}
         if self._links is not None:
             config["backend"] = self._link_address(name)
+        if self._onion is not None:
+            config |= self._onion.frontend_config(name)
         return config
 
     def _link_proxy(self) -> Remote:
@@ -194,16 +220,43 @@ class ClusterStage:
         topology = self.scenario.topology
         config["backend"]["channels"] = topology.cluster.channels
         config["backend"]["assume_channels_valid"] = topology.graph is not None
+        if self._onion is not None and name in self._by_onion:
+            config["backend"]["tor"] = self._onion.peer_config()
         return config
 
     def _swarm_config(self, spec: PeersSpec) -> dict[str, Any]:
         return {
             "hub_id": self.hub_id,
-            "addresses": [self.hub_address],
-            "chain_hash": CHAIN_HASHES["regtest"].hex(),
+            **self._way(spec),
+            "chain_hash": REGTEST_HASH,
             "ping_interval_s": spec.ping_interval_s,
             "listens": spec.listens,
         }
+
+    def _way(self, spec: PeersSpec) -> dict[str, Any]:
+        if spec.through == DIRECT:
+            return {"addresses": [self.hub_address]}
+        assert self._onion is not None, (
+            "the file's check let nobody through to an onion service that is not there"
+        )
+        return {"addresses": [self._onion.address], "socks": self._onion.socks}
+
+    # the onion service
+
+    def _onion_site(self) -> "OnionSite | None":
+        """Raises Refused where the scenario has one and this machine has no tor."""
+        settings = self.scenario.topology.cluster.tor
+        if settings is None:
+            return None
+        require_tor("topology.cluster.tor")
+        from lnsim.onion.site import OnionSite  # noqa: PLC0415 - what it imports is of an extra
+
+        supervisor = self._hub.supervisor
+        return OnionSite(settings, self._place, self.frontends, supervisor, self.recorder, self._say)
+
+    def _target_down(self, what: str) -> None:
+        if self._onion is not None and what != BACKEND:
+            self._onion.target_down()
 
     # looking at them
 
@@ -212,7 +265,8 @@ class ClusterStage:
         rows: dict[str, Sequence[Measured]] = {
             name: [children[name]] for name in (BACKEND, *self.frontends, CHAIN, LINKS) if name in children
         }
-        return {**rows, WORKERS: self._fleet.measured()}
+        of_tor = {} if self._onion is None else self._onion.rows()
+        return {**rows, **of_tor, WORKERS: self._fleet.measured()}
 
     def _child(self, what: str) -> Child:
         """Raises CallFailed for a name that no process has."""

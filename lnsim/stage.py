@@ -67,6 +67,28 @@ class Chain(Protocol):
         ...
 
 
+class Onion(Protocol):
+    """The onion service in front of the frontends, as faults see it."""
+
+    address: str  # ADDRESS.onion:PORT
+
+    async def restart(self) -> None:
+        """Its tor: stopped in order, and started again; returns once its descriptor is out anew."""
+        ...
+
+    async def kill(self, for_s: float) -> None:
+        """Its tor: at once, and started again after so long; returns as `restart` does."""
+        ...
+
+    async def cut_control(self, for_s: float) -> None:
+        """What lntor has to tor is closed, and refused for so long."""
+        ...
+
+    async def close_circuits(self) -> int:
+        """All that the service's clients have; returns how many there were."""
+        ...
+
+
 class Stage(Protocol):
     """Everything of one run. Names of processes: backend, f1, f2 ..."""
 
@@ -85,6 +107,11 @@ class Stage(Protocol):
     @property
     def chain(self) -> Chain | None:
         """None: there is none to be had, and nothing of the scenario needs one."""
+        ...
+
+    @property
+    def onion(self) -> Onion | None:
+        """None where topology.cluster.tor is not set."""
         ...
 
     async def start(self) -> None:
@@ -131,3 +158,10 @@ def chain_of(stage: Stage) -> Chain:
     chain = stage.chain
     assert chain is not None, "a scenario that needs a chain was let through without"
     return chain
+
+
+def onion_of(stage: Stage) -> Onion:
+    """For faults of tor: the file's check lets them through only where there is one."""
+    onion = stage.onion
+    assert onion is not None, "a fault of tor was let through without a tor"
+    return onion

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from lnsim.scenario import workloads as wl
 from lnsim.scenario.expectation import parse
-from lnsim.scenario.model import Scenario
+from lnsim.scenario.model import DIRECT, Scenario
 from lnsim.swarm.crowd import FEATURES, SECRET_SIZE
 from node.backend.identity import CHAIN_HASHES
 from node.crypto.keys import is_valid_point
@@ -26,10 +26,10 @@ ANSWER_TIMEOUT_S = 10.0
 READ_BYTES = 65_536
 CHAIN_HASH_SIZE = 32
 NETWORKS = ("regtest", "signet", "testnet")  # load and rude peers are for test networks
-OF_OUR_PROCESSES = re.compile(r"(f[1-9]\d*|frontend|backend|links|chain)\..+")
+OF_OUR_PROCESSES = re.compile(r"(f[1-9]\d*|frontend|backend|links|chain|tor|lntor|onion)\..+")
 HEIGHT = "chain.height"
 
-FAULTS = wl.Kill | wl.Restart | wl.Pause | wl.RollingRestart | wl.LinkFault | wl.SlowDisk
+FAULTS = wl.Kill | wl.Restart | wl.Pause | wl.RollingRestart | wl.LinkFault | wl.SlowDisk | wl.TorFault
 Entropy = Callable[[int], bytes]
 ON_CHAIN = wl.ChannelChurn | wl.Mine | wl.Reorg | wl.FeeSpike | wl.BlockStall
 
@@ -103,6 +103,9 @@ def check(scenario: Scenario, *, has_chain: bool) -> None:
 
 
 def _complaints(scenario: Scenario, *, has_chain: bool) -> Iterator[tuple[str, str]]:
+    for name, spec in scenario.topology.peers.items():
+        if spec.through != DIRECT:
+            yield f"topology.peers.{name}.through", "a target is reached at its address"
     for number, workload in enumerate(scenario.workloads):
         yield from _of_workload(workload, f"workloads[{number}]", has_chain=has_chain)
     if not has_chain:

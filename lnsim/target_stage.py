@@ -67,6 +67,11 @@ class TargetStage:
     def chain(self) -> Chain | None:
         return self._chain
 
+    @property
+    def onion(self) -> None:
+        """None: that of a target is not ours."""
+        return
+
     async def start(self) -> None:
         """Workers up and everybody in them; nobody connected yet. Raises ProcessFailed, CallFailed."""
         await all_of(self._endow(), self._fleet.hire())

@@ -7,8 +7,8 @@ from typing import Any
 
 from lnsim.api_client import CallFailed, Node
 from lnsim.cluster import DEPTH, all_of, wait_until
-from lnsim.scenario.model import ChannelsSpec
-from lnsim.stage import Group, PeerNode, Stage, chain_of
+from lnsim.scenario.model import ONION, ChannelsSpec
+from lnsim.stage import Group, PeerNode, Stage, chain_of, onion_of
 
 SETTLE_TIMEOUT_S = 60.0
 MAX_OPENING = 50  # channels on their way at once: below what a node lets be pending
@@ -32,6 +32,8 @@ class Builder:
         self._whole = [group for group in groups if group.spec.channels is not None]
         self._light = [group for group in groups if group.spec.channels is None]
         self._nodes = [node for group in self._whole for node in group.nodes]
+        by_onion = [group for group in self._whole if group.spec.through == ONION]
+        self._by_onion = {node.name for group in by_onion for node in group.nodes}
 
     async def build(self) -> None:
         """Raises CallFailed that says what did not come about."""
@@ -46,7 +48,8 @@ class Builder:
 
     async def _connect(self, node: PeerNode) -> None:
         stage = self._stage
-        await _again(node, "connect", node_id=stage.hub_id, address=stage.hub_address)
+        address = onion_of(stage).address if node.name in self._by_onion else stage.hub_address
+        await _again(node, "connect", node_id=stage.hub_id, address=address)
 
     async def _open(self) -> None:
         """All channels, a bounded number at once, confirmed as they come."""

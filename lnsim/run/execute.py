@@ -70,6 +70,8 @@ def execute(scenario: Scenario, seed: int, where: Where, command: str, show: Sho
         check(scenario, has_chain=where.chain is not None)
     elif where.mode not in scenario.modes:
         raise Refused(f"{scenario.name}: makes sense in {' and '.join(scenario.modes)} mode only (modes)")
+    elif where.ray and scenario.topology.cluster.tor is not None:
+        raise Refused("--ray: the private Tor network of topology.cluster.tor is on this machine's loopback")
     if where.world:
         from lnsim.world.main import run_world  # noqa: PLC0415 - each mode imports what it needs
 

@@ -23,6 +23,7 @@ from lnsim.run.hodl import Holding
 from lnsim.run.invariants import check
 from lnsim.run.ledger import Ledger
 from lnsim.run.light import Crowd
+from lnsim.run.onion import OnionFault
 from lnsim.run.payments import Workload as Paying
 from lnsim.run.timing import Clock
 from lnsim.scenario import expectation
@@ -185,6 +186,8 @@ def _runner(
             return Crowd(context, workload, number).run()
         case wl.Kill() | wl.Restart() | wl.Pause() | wl.LinkFault() | wl.SlowDisk():
             return Fault(context, workload, number).run()
+        case wl.TorRestart() | wl.TorKill() | wl.TorControlCut() | wl.TorCircuits():
+            return OnionFault(context, workload).run()
         case wl.RollingRestart():
             return Rolling(context, workload).run()
         case wl.Mine() | wl.Reorg() | wl.FeeSpike() | wl.BlockStall():

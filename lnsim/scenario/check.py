@@ -1,15 +1,17 @@
 """What the types of a scenario can't say: names that must exist, values that must fit each other."""
 
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Any, assert_never
 
 import msgspec
 
 from lnsim.scenario import workloads as wl
 from lnsim.scenario.expectation import parse
-from lnsim.scenario.model import MAX_PEERS_WITH_CHANNELS, PeersSpec, Scenario
+from lnsim.scenario.model import DIRECT, MAX_PEERS_WITH_CHANNELS, ONION, PeersSpec, Scenario
 from node.errors import Refused
 from node.runtime.config import BackendConfig, ChannelConfig
+from tor.config import Check, Service
 
 MODES = ("cluster", "world")
 CHANNEL_TYPES = ("anchors", "static_remotekey")
@@ -18,6 +20,9 @@ LINK_FAULTS = ("cut", "clog", "delay")
 OURS = frozenset(
     ("data_dir", "link", "api", "bitcoind", "network", "channels", "log")
 )  # that the run itself sets
+OURS_OF_TOR = frozenset(
+    ("mode", "directory", "key_file", "port", "address_file", "keep", "export_circuit_id", "single_hop_mode")
+)
 
 
 def check(scenario: Scenario) -> None:
@@ -48,6 +53,10 @@ def _topology(scenario: Scenario) -> Iterator[tuple[str, str]]:
             yield path, "a name of letters, digits and _ that is no process of the cluster"
         if spec.channels is not None and spec.channels.type not in CHANNEL_TYPES:
             yield f"{path}.channels.type", f"one of {', '.join(CHANNEL_TYPES)}"
+        if spec.through not in (DIRECT, ONION):
+            yield f"{path}.through", f"one of {DIRECT}, {ONION}"
+        if spec.through == ONION and topology.cluster.tor is None:
+            yield f"{path}.through", "there is no onion service; topology.cluster.tor: {} makes one"
         if spec.channels is not None and spec.count > MAX_PEERS_WITH_CHANNELS:
             yield (
                 f"{path}.count",
@@ -55,15 +64,26 @@ def _topology(scenario: Scenario) -> Iterator[tuple[str, str]]:
             )
     if topology.graph is not None and bool(topology.graph.file) == bool(topology.graph.channels):
         yield "topology.graph", "either channels (to generate) or file"
-    for field, kind in (("channels", ChannelConfig), ("backend", BackendConfig)):
-        settings = getattr(topology.cluster, field)
-        for key in sorted(OURS & set(settings)) if kind is BackendConfig else ():
-            yield f"topology.cluster.{field}.{key}", "is set by the run itself"
-        try:
-            msgspec.convert(settings, kind)
-        except msgspec.ValidationError as error:
-            message, _, where = str(error).partition(" - at `")
-            yield f"topology.cluster.{field}{where.rstrip('`').removeprefix('$')}", message
+    cluster = topology.cluster
+    yield from _settings("topology.cluster.channels", cluster.channels, ChannelConfig)
+    yield from _settings("topology.cluster.backend", cluster.backend, BackendConfig, OURS)
+    if cluster.tor is not None:
+        if scenario.modes != ("cluster",):
+            yield "modes", "[cluster] where topology.cluster.tor is set: there is no tor in the world"
+        yield from _settings("topology.cluster.tor.service", cluster.tor.service, Service, OURS_OF_TOR)
+        yield from _settings("topology.cluster.tor.check", cluster.tor.check, Check)
+
+
+def _settings(
+    path: str, settings: dict[str, Any], kind: type[Any], ours: AbstractSet[str] = frozenset()
+) -> Iterator[tuple[str, str]]:
+    for key in sorted(ours & set(settings)):
+        yield f"{path}.{key}", "is set by the run itself"
+    try:
+        msgspec.convert(settings, kind)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `")
+        yield f"{path}{where.rstrip('`').removeprefix('$')}", message
 
 
 def _workload(workload: wl.Workload, scenario: Scenario) -> Iterator[tuple[str, str]]:
@@ -94,6 +114,9 @@ def _workload(workload: wl.Workload, scenario: Scenario) -> Iterator[tuple[str, 
             yield from _process(workload.what, (wl.ANY_FRONTEND, *frontends(scenario)))
             if workload.how not in LINK_FAULTS:
                 yield "how", f"one of {', '.join(LINK_FAULTS)}"
+        case wl.TorRestart() | wl.TorKill() | wl.TorControlCut() | wl.TorCircuits():
+            if scenario.topology.cluster.tor is None:
+                yield "run", "there is no tor; topology.cluster.tor: {} makes an onion service"
         case wl.RollingRestart() | wl.SlowDisk() | wl.Mine() | wl.Reorg() | wl.FeeSpike() | wl.BlockStall():
             pass
         case _:

@@ -11,6 +11,8 @@ MAX_PEERS_WITH_CHANNELS = 500  # each is a whole node
 MAX_LIGHT_PEERS = 50_000  # of a group; a port has as many numbers for connections
 MAX_DURATION_S = 24 * 3_600.0
 
+DIRECT, ONION = "direct", "onion"  # how peers get to the node
+
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(gt=0)]
 Seconds = Annotated[float, Meta(ge=0)]
@@ -21,6 +23,13 @@ class Section(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A part of the file: an unknown field is an error, not a setting without effect."""
 
 
+class TorSpec(Section, frozen=True, kw_only=True):
+    """An onion service in front of the frontends, in a private Tor network; `lntor` keeps it."""
+
+    service: dict[str, Any] = {}  # tor.config.Service, by field
+    check: dict[str, Any] = {}  # tor.config.Check, by field
+
+
 class ClusterSpec(Section, frozen=True, kw_only=True):
     """The node under test: one backend and its frontends."""
 
@@ -28,6 +37,7 @@ class ClusterSpec(Section, frozen=True, kw_only=True):
     max_connections: Positive = 20_000  # of one frontend
     backend: dict[str, Any] = {}  # node.runtime.config.BackendConfig, by field
     channels: dict[str, int] = {}  # node.runtime.config.ChannelConfig, by field; simulated peers have it too
+    tor: TorSpec | None = None
 
 
 class ChannelsSpec(Section, frozen=True, kw_only=True):
@@ -45,6 +55,7 @@ class PeersSpec(Section, frozen=True, kw_only=True):
 
     count: Annotated[int, Meta(ge=1, le=MAX_LIGHT_PEERS)]
     channels: ChannelsSpec | None = None
+    through: str = DIRECT  # or onion: to the onion service, each peer on circuits of its own
     ping_interval_s: Annotated[float, Meta(gt=0)] = 20.0  # of light peers
     listens: bool = False  # light peers: asks for gossip from now on (gossip_timestamp_filter)
     connect_per_s: Annotated[float, Meta(gt=0)] = 500.0  # light peers: how fast they come in at the start

@@ -162,6 +162,26 @@ class SlowDisk(Fault, frozen=True, kw_only=True, tag="slow_disk"):
     for_s: Rate = 5.0
 
 
+class TorRestart(Fault, frozen=True, kw_only=True, tag="tor_restart"):
+    """The tor that serves the onion service: SIGTERM, and started again at once."""
+
+
+class TorKill(Fault, frozen=True, kw_only=True, tag="tor_kill"):
+    """SIGKILL to that tor, which is started again after `for_s`."""
+
+    for_s: Rate = 3.0
+
+
+class TorControlCut(Fault, frozen=True, kw_only=True, tag="tor_control_cut"):
+    """lntor's control connection is closed, and refused for `for_s`."""
+
+    for_s: Rate = 2.0
+
+
+class TorCircuits(Fault, frozen=True, kw_only=True, tag="tor_circuits"):
+    """That tor closes all circuits of the service's clients, and the connections on them."""
+
+
 class Mine(Fault, frozen=True, kw_only=True, tag="mine"):
     blocks: Positive = 1
 
@@ -198,8 +218,14 @@ Workload = (
     | RollingRestart
     | LinkFault
     | SlowDisk
+    | TorRestart
+    | TorKill
+    | TorControlCut
+    | TorCircuits
     | Mine
     | Reorg
     | FeeSpike
     | BlockStall
 )
+
+TorFault = TorRestart | TorKill | TorControlCut | TorCircuits

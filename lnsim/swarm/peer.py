@@ -1,10 +1,13 @@
 """A light peer: an identity that wants to be connected, over one connection after the other."""
 
 import asyncio
+from hashlib import sha256
 from typing import Protocol
 
 from lnsim.swarm.connection import Connection
 from lnsim.swarm.sync import Sync
+
+CIRCUIT_SIZE = 16  # characters of a circuit's name: no two peers of a run share one
 
 
 class Crowd(Protocol):
@@ -42,6 +45,11 @@ class LightPeer:
         self.lost_s: float | None = None  # None: connected, or not yet for the first time
         self.sync: Sync | None = None
         self._connected = False
+
+    @property
+    def circuit(self) -> str:
+        """The same on every connection of this peer, and nobody else's."""
+        return sha256(self.secret).hexdigest()[:CIRCUIT_SIZE]
 
     @property
     def session(self) -> Connection | None:

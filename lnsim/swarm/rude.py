@@ -5,7 +5,7 @@ from typing import Any
 
 from lnsim.swarm.connection import Connection, Traffic
 from lnsim.swarm.crowd import SECRET_SIZE, Place, Recorder
-from lnsim.swarm.dialler import Dialler, attempt
+from lnsim.swarm.dialler import Dialler, Way, attempt
 from lnsim.swarm.pace import pace
 from lnsim.swarm.rude_ways import WAYS, RudePeer
 from node.errors import Refused
@@ -48,6 +48,7 @@ class RudePeers:
         self._dialler = dialler
         self._traffic = traffic
         self._open: dict[asyncio.Task[None], None] = {}  # in order, as the dialler's
+        self._begun = 0
 
     async def run(
         self, per_s: float, duration_s: float, ways: tuple[str, ...], max_open: int, bound_s: float
@@ -71,6 +72,7 @@ class RudePeers:
         if len(self._open) >= max_open:
             self._recorder.count("rude.skipped")
             return
+        self._begun += 1
         self._recorder.count(f"rude.{way}")
         task = self._runtime.spawn(self._misbehave(way, bound_s), f"rude {way}")
         self._open[task] = None
@@ -100,7 +102,7 @@ class RudePeers:
             data = self._place.handshake(self._runtime, secret).act_one()
         connection = RawConnection(data)
         try:
-            await self._runtime.connect(self._dialler.address(), lambda: connection)
+            await self._way().connect(self._runtime, lambda: connection)
             await connection.ended.wait()
         except OSError:
             return False
@@ -115,9 +117,13 @@ class RudePeers:
         handshake = self._place.handshake(self._runtime, self._runtime.entropy(SECRET_SIZE))
         connection = Connection(peer, self._traffic, handshake, self._place.init, settled)
         try:
-            await attempt(self._runtime, self._dialler.address(), connection, settled)
+            await attempt(self._runtime, self._way(), connection, settled)
             if peer.was_ready:
                 await WAYS[way](connection, peer, self._place, self._runtime)
         finally:
             connection.abort()
         return peer.was_ready
+
+    def _way(self) -> Way:
+        """On a circuit of its own each time, where it comes through a tor."""
+        return self._dialler.way(f"rude{self._begun}")

@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from lnsim.background_graph import shape_of
 from lnsim.scenario.model import GraphSpec
 from lnsim.swarm.crowd import LightCrowd, Place, Recorder
-from lnsim.swarm.dialler import DIAL_TIMEOUT_S, MAX_BACK_OFF_S, Dialler
+from lnsim.swarm.dialler import DIAL_TIMEOUT_S, MAX_BACK_OFF_S, ONION_TIMEOUT_S, Dialler
 from lnsim.swarm.pace import pace
 from lnsim.swarm.rude import ALL_WAYS, RudePeers
 from lnsim.swarm.storm import Mixture, Storm
@@ -23,6 +23,7 @@ from node.errors import Refused
 from node.runtime.runtime import Runtime
 
 PATIENCE_S = DIAL_TIMEOUT_S + 10 * MAX_BACK_OFF_S  # `connect`: after the last one was sent in
+ONION_PATIENCE_S = 2 * ONION_TIMEOUT_S  # the same, through a tor
 
 Result = dict[str, Any]
 Command = Callable[..., Coroutine[Any, Any, Result]]
@@ -36,6 +37,7 @@ class SwarmConfig(Struct, frozen=True, kw_only=True):
     addresses: tuple[str, ...]  # of the node under test; drawn at random for each connection
     count: int  # peers, unless `connect` says otherwise
     chain_hash: Hex
+    socks: str = ""  # of the tor that knows the way to these addresses; each peer has a circuit of its own
     ping_interval_s: float = 20.0
     listens: bool = False  # asks for gossip from the moment it is connected
     part: int = 0  # of `parts`, where the group's peers are in several processes: their storms share a graph
@@ -52,7 +54,7 @@ class Swarm:
         self._config = config
         self._recorder = recorder
         self._place = Place(bytes.fromhex(config.hub_id), bytes.fromhex(config.chain_hash))
-        self._dialler = Dialler(runtime, config.addresses)
+        self._dialler = Dialler(runtime, config.addresses, config.socks)
         self._crowd = LightCrowd(
             runtime,
             recorder,
@@ -97,7 +99,7 @@ class Swarm:
         while len(crowd.peers) < wanted:  # what rounding left over
             crowd.add()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE_S):
+            async with asyncio.timeout(ONION_PATIENCE_S if self._config.socks else PATIENCE_S):
                 await crowd.reached(wanted)
         return {"connected": crowd.sessions, "failed": max(0, wanted - crowd.sessions)}
 

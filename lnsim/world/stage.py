@@ -86,6 +86,11 @@ class WorldStage:
         self._peers: dict[str, WorldRuntime] = {}
         self._worker = Worker(self._peer, self._peer_chain)
 
+    @property
+    def onion(self) -> None:
+        """None: there is no tor in the world."""
+        return
+
     async def start(self) -> None:
         """All processes up; nothing connected yet. Raises CallFailed."""
         await self._services[BACKEND].start()

@@ -74,7 +74,8 @@ def test_what_workers_measure_goes_in_once_and_second_by_second(bench):
     theirs = Recorder(bench.now)
 
     def look(connected: int) -> None:
-        answer = {"swarms": {"crowd": {"connected": connected}}, "snapshot": theirs.snapshot().to_plain()}
+        crowd = {"connected": connected, "ready": connected - 1}
+        answer = {"swarms": {"crowd": crowd}, "snapshot": theirs.snapshot().to_plain()}
         bench.gauges.workers({"worker1": answer, "worker2": {"swarms": {}, "snapshot": empty}})
 
     empty = Recorder(bench.now).snapshot().to_plain()
@@ -89,6 +90,7 @@ def test_what_workers_measure_goes_in_once_and_second_by_second(bench):
     assert metrics["pings"] == 7
     assert metrics["gossip.propagation.count"] == 2
     assert bench.values("swarm.crowd.connected") == [5, 6, 6]
+    assert bench.values("swarm.crowd.ready") == [4, 5, 5]
     assert bench.values("gossip.propagation.p50_s") == pytest.approx([0.1, 0.4], rel=0.03)
 
 

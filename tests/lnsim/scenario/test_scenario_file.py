@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from lnsim.scenario.load import dump, load
-from lnsim.scenario.workloads import Kill, Payments
+from lnsim.scenario.model import TorSpec
+from lnsim.scenario.workloads import Kill, Payments, TorRestart
 from node.errors import Refused
 
 GOOD = """\
@@ -127,3 +128,44 @@ def test_what_is_no_scenario_is_refused(tmp_path):
     assert "holds no mapping" in refusal(tmp_path, "- 1")
     with pytest.raises(Refused, match="No such file"):
         load(tmp_path / "missing.yaml")
+
+
+ONION = """\
+# Peers come by the onion address.
+duration_s: 20
+modes: [cluster]
+topology:
+  cluster: {tor: {check: {fall: 3}}}
+  peers: {idle: {count: 5, through: onion}}
+workloads:
+  - {run: tor_restart, start_s: 5}
+"""
+
+
+def test_an_onion_service_and_what_happens_to_it(tmp_path):
+    scenario = load(written(tmp_path, ONION))
+    assert scenario.topology.cluster.tor == TorSpec(check={"fall": 3})
+    assert scenario.workloads == (TorRestart(start_s=5),)
+    assert load(written(tmp_path, dump(scenario))) == scenario
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("modes: [cluster]\n", "", "modes: [cluster] where topology.cluster.tor is set: there is no tor in"),
+        ("{tor: {check: {fall: 3}}}", "{}", "topology.peers.idle.through: there is no onion service"),
+        (
+            "{tor: {check: {fall: 3}}}\n  peers: {idle: {count: 5, through: onion}}",
+            "{}",
+            "workloads[0].run: there is no tor; topology.cluster.tor: {} makes",
+        ),
+        ("through: onion", "through: moon", "topology.peers.idle.through: one of direct, onion"),
+        ("fall: 3", "fall: 0", "topology.cluster.tor.check.fall: Expected `int` >= 1"),
+        ("check: {fall: 3}", "service: {port: 1}", "topology.cluster.tor.service.port: is set by the run"),
+        ("check: {fall: 3}", "service: {pow: 1}", "topology.cluster.tor.service: Object contains unknown"),
+        ("check: {fall: 3}", "checks: {}", "topology.cluster.tor: Object contains unknown field `checks`"),
+    ],
+)
+def test_what_is_wrong_with_an_onion_service(tmp_path, old, new, words):
+    assert old in ONION
+    assert refusal(tmp_path, ONION.replace(old, new, 1)).startswith(words)

@@ -38,6 +38,8 @@ def scenario(*workloads, peers=None, **fields):
         (wl.RollingRestart(), r"workloads\[0\].run: rolling_restart is for"),
         (wl.LinkFault(how="cut"), r"workloads\[0\].run: link is for"),
         (wl.SlowDisk(), r"workloads\[0\].run: slow_disk is for"),
+        (wl.TorRestart(), r"workloads\[0\].run: tor_restart is for"),
+        (wl.TorCircuits(), r"workloads\[0\].run: tor_circuits is for"),
         (paying(payers=("hub",)), r"workloads\[0\].payers: hub is a target"),
         (paying(payees=("nodes", "hub")), r"workloads\[0\].keysend: 1 where hub is paid"),
         (wl.Hodl(payers=("nodes",), payees=("hub",)), r"workloads\[0\].payees: hub is a target"),
@@ -46,6 +48,12 @@ def scenario(*workloads, peers=None, **fields):
 def test_never_at_a_target(workload, words):
     with pytest.raises(Refused, match=words):
         check(scenario(workload), has_chain=True)
+
+
+def test_a_target_is_not_reached_through_an_onion_service_of_ours():
+    peers = {"light": PeersSpec(count=1, through="onion")}
+    with pytest.raises(Refused, match=r"topology.peers.light.through: a target is reached at its address"):
+        check(scenario(peers=peers), has_chain=True)
 
 
 @pytest.mark.parametrize(
