@@ -9,8 +9,8 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 import typer
 
 from node import certs
-from node.errors import Ended, Refused
+from node.errors import Ended, Misconfigured, Refused
 from node.operations.commands import register
 from node.runtime import logs
 from node.runtime.config import (
@@ -82,7 +82,17 @@ def backend(
     accept_older: AcceptOlder = False,
 ) -> None:
     """Run the backend: channels, wallet, database, graph."""
-    run_backend(load(BackendConfig, config), standby=standby, accept_older=accept_older)
+    with _fields_of(config):
+        run_backend(load(BackendConfig, config), standby=standby, accept_older=accept_older)
+
+
+@contextmanager
+def _fields_of(config: Path | None) -> Iterator[None]:
+    """What is wrong with a field names the file as well."""
+    try:
+        yield
+    except Misconfigured as error:
+        raise Misconfigured(f"{config or 'the defaults'}: {error}") from error
 
 
 def run_backend(
@@ -125,7 +135,8 @@ def standalone(config: ConfigFile = None, accept_older: AcceptOlder = False) -> 
     """Run a backend and one frontend in one process."""
     settings = load(StandaloneConfig, config)
     logs.configure(settings.backend.log, process="standalone")
-    _run(partial(_standalone, settings, accept_older))
+    with _fields_of(config):
+        _run(partial(_standalone, settings, accept_older))
 
 
 @app.command()

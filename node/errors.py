@@ -13,5 +13,9 @@ class Refused(Exception):  # noqa: N818 - the answer to our own command
     """Our own command cannot be carried out; nothing has changed."""
 
 
+class Misconfigured(Refused):
+    """A field of the configuration does not fit what is there; the text begins with the field."""
+
+
 class Ended(Refused):
     """What was running cannot go on; started again (a supervisor does that) it may."""

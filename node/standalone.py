@@ -7,12 +7,12 @@ from pathlib import Path
 from node.backend.backend import Backend
 from node.backend.bitcoind import Bitcoind
 from node.backend.bitcoind_rpc import BitcoindRpc, Credentials
-from node.backend.chain_client import ChainClient
+from node.backend.chain_client import ChainClient, ChainUnavailable
 from node.backend.chain_watcher import Hints
 from node.backend.commands import Commands
 from node.backend.sqlite_store import DATABASE, SqliteStore
 from node.backend.store import Store
-from node.errors import Refused
+from node.errors import Misconfigured, Refused
 from node.frontend.frontend import Frontend
 from node.runtime.config import BackendConfig, BitcoindConfig, FrontendConfig, StandaloneConfig
 from node.runtime.http_client import HttpClient
@@ -37,9 +37,13 @@ def _credentials(config: BitcoindConfig) -> Credentials:
     def read() -> tuple[str, str]:
         try:
             user, _, password = cookie.read_text().strip().partition(":")
+        except FileNotFoundError as error:  # bitcoind writes it when it starts, and removes it when it ends
+            raise ChainUnavailable(
+                f"bitcoind.cookie_file: {cookie} is not there; start bitcoind, or name its .cookie"
+            ) from error
         except OSError as error:
-            raise Refused(
-                f"bitcoind.cookie_file: {cookie}: {error.strerror}; name bitcoind's .cookie, or set user and password"
+            raise Misconfigured(
+                f"bitcoind.cookie_file: {cookie}: {error.strerror}; let our user read it, or set user and password"
             ) from error
         return user, password
 

@@ -5,8 +5,9 @@ from functools import partial
 
 from node.backend import identity
 from node.backend.announcer import Announcer
-from node.backend.chain_client import ChainClient, RpcError
+from node.backend.chain_client import ChainClient
 from node.backend.chain_desk import ChainDesk
+from node.backend.chain_start import ChainStart, max_block_gap_s
 from node.backend.chain_watcher import ChainWatcher, Hints
 from node.backend.channels import Channels, Record
 from node.backend.commands import Commands
@@ -18,6 +19,7 @@ from node.backend.journal import MAX_AWAY_S, Journal
 from node.backend.leases import Leases
 from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.openings import Openings
+from node.backend.outlook import Outlook
 from node.backend.pathfinding import Pathfinding
 from node.backend.placing import dialling
 from node.backend.receiving import Receiving
@@ -46,6 +48,7 @@ from node.wire.features import Feature
 SWEEP_INTERVAL_S = 0.5
 HELLO_TIMEOUT_S = 10.0
 BEAT_EVERY = 2  # sweeps
+LOOK_EVERY = 10  # sweeps: how far bitcoind is
 SLOW_EVERY = 20  # sweeps: announcements
 NOTE_EVERY = 60  # sweeps: how far the database has come
 STOP_TIMEOUT_S = 5.0  # for a database that is away; what it did not confirm was not said either
@@ -108,6 +111,7 @@ class Backend:
         self._syncs = 0
         self._led_s = runtime.monotonic()
         self._is_silent = False  # because the lease ran out
+        self.waits_for = ""  # before it has started
         self._build(identity.channel_seed(seed))
         self.chain: ChainDesk
 
@@ -144,6 +148,7 @@ class Backend:
             config.channels,
             self.chain_hash,
             lambda: self.chain.height,
+            self._check_chain,
         )
         self.pathfinding = Pathfinding(self.graph, self.channels, self.node_id, runtime.now)
         self.receiving = Receiving(
@@ -177,12 +182,14 @@ class Backend:
 
     async def start(self) -> None:
         """Take up where the store left off, then let frontends in. Raises Refused."""
-        tip = await self.client.best_block()
-        (genesis,) = await self.client.block_hashes([0])
-        if genesis != self.chain_hash:
-            raise Refused(f"bitcoind is not on {self.config.network}; set network, or bitcoind.url")
+        found = await ChainStart(self.client, self.config, self._waits).run()
+        tip = found.state.tip
         poll_s = self.config.bitcoind.poll_interval_s
         watcher = ChainWatcher(self.client, tip, poll_s, self._hints)
+        gap_s = max_block_gap_s(self.config)
+        age_s = 0.0 if gap_s is None else self.runtime.now() - found.state.time_s
+        outlook = Outlook(self.runtime, lambda: watcher.failure, gap_s, age_s)
+        self.htlcs.missed_blocks = lambda: outlook.missed_blocks
         self.chain = ChainDesk(
             self.runtime,
             self.journal,
@@ -190,9 +197,10 @@ class Backend:
             self.client,
             watcher,
             self,
+            outlook,
             self.config.channels.feerate_per_kw,
         )
-        self.openings.shutdown_script = await self._wallet_script()
+        self.openings.shutdown_script = found.wallet_script
         self._load()
         if self._restored:
             self.channels.restored(self.store)
@@ -208,13 +216,8 @@ class Backend:
         self._listener = await self.runtime.listen(self.config.link_address, self._link, tls=self.tls)
         log.info("started", node_id=self.node_id.hex(), height=tip.height, channels=len(self.channels.by_id))
 
-    async def _wallet_script(self) -> bytes:
-        """Where closes pay to; also shows whether the wallet is there. Raises Refused."""
-        try:
-            return await self.client.new_script()
-        except RpcError as error:
-            name = self.config.bitcoind.wallet
-            raise Refused(f'bitcoind.wallet: "{name}": {error}; create it or load it') from error
+    def _waits(self, for_what: str) -> None:
+        self.waits_for = for_what
 
     def _load(self) -> None:
         for part in (
@@ -316,15 +319,22 @@ class Backend:
             if turn % BEAT_EVERY == 0:
                 self.switchboard.beat()
                 self.leases.beat()
+                self.chain.outlook.sweep()
                 self.graph_ages.sample(self.runtime.monotonic(), self.graph.sequence)
                 self._greet()
                 if self.tls is not None:
                     self.tls.sweep()
+            if turn % LOOK_EVERY == 0:
+                self.runtime.spawn(self.chain.look(), "look")
             if turn % SLOW_EVERY == 0:
                 self.announcer.sweep()
             if turn % NOTE_EVERY == 0:
                 note = partial(self._watermark.note, self.node_id, self.store.position)
                 await self.runtime.run_blocking("watermark", note)
+
+    def _check_chain(self) -> None:
+        """Raises Refused where the chain is in no state for new channels."""
+        self.chain.outlook.check_channels()
 
     # Surroundings of channels
 

@@ -5,7 +5,14 @@ from decimal import Decimal
 from typing import Any
 
 from node.backend.bitcoind_rpc import BitcoindRpc, Reply, result_of
-from node.backend.chain_client import BlockId, FundedTransaction, Outpoint, RpcError, UnspentOutput
+from node.backend.chain_client import (
+    BlockId,
+    ChainState,
+    FundedTransaction,
+    Outpoint,
+    RpcError,
+    UnspentOutput,
+)
 from node.bitcoin.block import parse_transaction, serialize_transaction
 from node.bitcoin.transaction import Output
 
@@ -27,6 +34,16 @@ class Bitcoind:
     async def best_block(self) -> BlockId:
         info = await self.rpc.call("getblockchaininfo")
         return BlockId(info["blocks"], _hash(info["bestblockhash"]))
+
+    async def state(self) -> ChainState:
+        info = await self.rpc.call("getblockchaininfo")
+        return ChainState(
+            tip=BlockId(info["blocks"], _hash(info["bestblockhash"])),
+            headers=info["headers"],
+            time_s=info["time"],
+            downloading=info["initialblockdownload"],
+            pruned_below=info.get("pruneheight", 0) if info["pruned"] else None,
+        )
 
     async def block_hashes(self, heights: Sequence[int]) -> list[bytes | None]:
         replies = await self.rpc.batch([("getblockhash", [height]) for height in heights])

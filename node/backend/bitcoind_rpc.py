@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from node.backend.chain_client import ChainUnavailable, RpcError
+from node.backend.chain_client import ChainUnavailable, CredentialsRefused, RpcError
 from node.runtime import logs
 
 WARMING_UP = -28
@@ -18,8 +18,7 @@ TIMEOUT_S = 30.0
 MAX_BATCH = 100  # a bigger batch would hold up other calls for long
 RETRY_FIRST_S = 0.1
 RETRY_MOST_S = 2.0
-PATIENCE_S = 60.0  # until the first answer: bitcoind verifies its last blocks when it starts
-RUNNING_PATIENCE_S = 3.0  # from then on: whoever waits is to hear that it is away
+PATIENCE_S = 3.0  # then whoever waits is to hear that bitcoind is away
 # Doing these twice would lock coins or pay twice.
 ONCE = frozenset({"fundrawtransaction", "sendtoaddress"})
 
@@ -110,7 +109,6 @@ class BitcoindRpc:
             log.warning("bitcoind_away", why=why, patience_s=self._patience_s)
 
     def _is_there(self) -> None:
-        self._patience_s = min(self._patience_s, RUNNING_PATIENCE_S)
         if self._away:
             self._away = False
             log.info("bitcoind_back")
@@ -122,7 +120,7 @@ class BitcoindRpc:
         if status == 503:
             raise _NotNow("bitcoind's work queue is full")
         if status in (401, 403):
-            raise ChainUnavailable(
+            raise CredentialsRefused(
                 f"bitcoind refuses our credentials (HTTP {status}); "
                 "correct bitcoind.user and bitcoind.password, or bitcoind.cookie_file"
             )
@@ -132,8 +130,9 @@ class BitcoindRpc:
             raise ChainUnavailable(f"bitcoind answered HTTP {status} without JSON-RPC") from None
         if [reply.id for reply in replies] != list(range(len(requests))):
             replies = _sorted(replies, len(requests))
-        if any(reply.error and reply.error.get("code") == WARMING_UP for reply in replies):
-            raise _NotNow("bitcoind is starting")
+        for error in [reply.error for reply in replies if reply.error]:
+            if error.get("code") == WARMING_UP:
+                raise _NotNow(f"bitcoind is starting: {error.get('message', '')}")
         return replies
 
     async def _post(self, body: bytes, methods: set[str]) -> tuple[int, bytes]:

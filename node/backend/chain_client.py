@@ -14,6 +14,10 @@ class ChainUnavailable(Refused):
     """Nobody answered. A command that was on its way may or may not have taken effect."""
 
 
+class CredentialsRefused(ChainUnavailable):
+    """Somebody answers, and will not have us."""
+
+
 class RpcError(Refused):
     """The chain refused, with bitcoind's error code."""
 
@@ -26,6 +30,16 @@ class RpcError(Refused):
 class BlockId(Struct, frozen=True):
     height: int
     hash: bytes
+
+
+class ChainState(Struct, frozen=True):
+    """How far the chain's server is."""
+
+    tip: BlockId
+    headers: int  # height up to which it knows headers
+    time_s: int  # of the last block, as its miner said
+    downloading: bool  # by its own estimate far from the tip
+    pruned_below: int | None = None  # blocks below this height are gone; None: it keeps all
 
 
 class UnspentOutput(Struct, frozen=True):
@@ -46,6 +60,8 @@ class ChainClient(Protocol):
     """Hashes are in internal order, feerates in sat per 1000 weight. Every method raises ChainUnavailable."""
 
     async def best_block(self) -> BlockId: ...
+
+    async def state(self) -> ChainState: ...
 
     async def block_hashes(self, heights: Sequence[int]) -> list[bytes | None]:
         """The active chain's hash at each height; None above its tip."""

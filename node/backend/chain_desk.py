@@ -7,6 +7,7 @@ from node.backend.chain_watcher import ChainWatcher
 from node.backend.channel_lookup import ChannelLookup
 from node.backend.channels import Channels, Record
 from node.backend.journal import Journal
+from node.backend.outlook import Outlook
 from node.backend.store import Store
 from node.backend.watches import Confirmed, News, NewTip, Spent, Unconfirmed, Unspent
 from node.bitcoin.transaction import parse, txid
@@ -51,6 +52,7 @@ class ChainDesk:
         client: ChainClient,
         watcher: ChainWatcher,
         audience: Audience,
+        outlook: Outlook,
         default_feerate_per_kw: int,
     ) -> None:
         self._runtime = runtime
@@ -59,11 +61,12 @@ class ChainDesk:
         self._client = client
         self._watcher = watcher
         self._audience = audience
+        self.outlook = outlook
+        self._looking = False
         self._lookup = ChannelLookup(client)
         self._publishing: dict[bytes, tuple[bytes, str, int]] = {}  # txid -> transaction, why, tries
         self._public: dict[int, tuple[bytes, int]] = {}
         self.height = watcher.tip.height
-        self.tip_heard_s = runtime.monotonic()  # when a block last came
         self.feerate_per_kw = default_feerate_per_kw
         self._default_feerate_per_kw = default_feerate_per_kw
 
@@ -95,6 +98,20 @@ class ChainDesk:
         async for news in self._watcher.events():
             self._news(news)
 
+    async def look(self) -> None:
+        """See how far the chain's server is: it may answer, and be far behind."""
+        if self._looking:
+            return
+        self._looking = True
+        try:
+            state = await self._client.state()
+        except Refused as error:
+            log.debug("not_seen", error=str(error))
+        else:
+            self.outlook.answered(state.headers - state.tip.height, downloading=state.downloading)
+        finally:
+            self._looking = False
+
     # news
 
     def _news(self, news: News) -> None:
@@ -121,7 +138,7 @@ class ChainDesk:
 
     def _tip(self, height: int) -> None:
         self.height = height
-        self.tip_heard_s = self._runtime.monotonic()
+        self.outlook.block_came()
         self._audience.tip(height)
         self._channels.apply_all(self._channels.by_id.values(), ev.Block(height))
         self._publish_again()

@@ -96,6 +96,7 @@ class ChainWatcher:
                     self.failure = None
                 except Refused as why:  # also an error of bitcoind's own: it may be pruned, or mend itself
                     self.failure = str(why)
+                    await asyncio.sleep(self._poll_interval_s)  # whatever is new: not faster than that
                 for news in await self._wait():
                     yield news
         finally:

@@ -25,6 +25,7 @@ def cluster(node: "Backend") -> View:
             "epoch": node.epoch,
             "block_height": node.chain.height,
             "chain_failure": node.chain.failure,
+            "chain_trouble": trouble.text if (trouble := node.chain.outlook.trouble) else None,
             "channels": len(node.channels.by_id),
             "graph_sequence": node.graph.sequence,
         },

@@ -46,6 +46,7 @@ class Commands:
             "network": node.config.network,
             "block_height": node.chain.height,
             "chain_failure": node.chain.failure,
+            "chain_trouble": trouble.text if (trouble := node.chain.outlook.trouble) else None,
             "epoch": node.epoch,
             "version": node.version,
             "addresses": list(node.config.announce_addresses),
@@ -268,6 +269,7 @@ class Commands:
         return await self._run(payment)
 
     async def _run(self, payment: Payment) -> View:
+        self._node.chain.outlook.check_htlcs()
         started_s = self._node.runtime.monotonic()
         ended, result = await self._node.sending.pay(payment)
         return {

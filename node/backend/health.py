@@ -6,6 +6,6 @@ from node.backend.backend import Backend
 def complaints(node: Backend) -> list[str]:
     """Why not, for a supervisor's probe and for whoever reads it."""
     if not node.running:
-        return ["not started, or its journal has ended"]
+        return [node.waits_for or "not started, or its journal has ended"]
     failure = node.chain.failure
     return [f"the chain can't be followed: {failure}"] if failure else []

@@ -4,6 +4,7 @@ Everything here happens between two transactions of the journal, so a forward's 
 adds the downstream HTLC, and a preimage in the one that settles upstream.
 """
 
+from collections.abc import Callable
 from typing import Protocol, assert_never
 
 import msgspec
@@ -60,11 +61,17 @@ class Htlcs:
         self.payee: Payee
         self.payer: Payer
         self.height = 0
+        self.missed_blocks: Callable[[], int] = int  # by how much the real height may be above ours
         self.counters = Counters()
 
     @property
     def pending_forwards(self) -> int:
         return len(self._forwards)
+
+    @property
+    def late_height(self) -> int:
+        """The chain's, as late as it may be: for what must not come too late."""
+        return self.height + self.missed_blocks()
 
     def load(self, store: Store) -> None:
         for (data,) in store.rows("SELECT data FROM forwards"):
@@ -90,7 +97,7 @@ class Htlcs:
                 htlc.key, ev.FailMalformed(htlc.key.htlc_id, opened.sha256_of_onion, opened.failure_code)
             )
             return
-        if effect.htlc.must_fail and isinstance(opened, relay.Opened):
+        if isinstance(opened, relay.Opened) and (effect.htlc.must_fail or self._is_too_late(opened)):
             opened = relay.refuse(opened)
         if isinstance(opened, relay.Fail):
             self.fail(FailHtlc(htlc.key, opened.reason))
@@ -107,6 +114,10 @@ class Htlcs:
                 self.fail(FailHtlc(htlc.key, reason))
             case _:
                 assert_never(decision)
+
+    def _is_too_late(self, opened: relay.Opened) -> bool:
+        """Whether a forward would rest on a height that may be wrong; payments to us weigh `late_height` themselves."""
+        return opened.next_onion is not None and self.missed_blocks() > 0
 
     def htlc_settled(self, record: Record, effect: fx.HtlcSettled) -> None:
         """Upstream is irrevocably done: the tie has served."""

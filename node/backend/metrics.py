@@ -8,6 +8,7 @@ from prometheus_client.metrics_core import Metric
 from node.backend.backend import Backend
 from node.backend.cluster import graph_sequence, sessions
 from node.backend.health import complaints
+from node.backend.outlook import CAUSES
 from node.runtime.metrics import counter, counters, gauge, gauges, histogram
 
 Rows = list[tuple[tuple[str, ...], float]]
@@ -113,9 +114,11 @@ def _store_and_chain(node: Backend) -> Iterator[Metric]:
     yield histogram(
         "lnnode_commit_seconds", "what a transaction took, its sync included", node.journal.commit_s
     )
-    age_s = node.runtime.monotonic() - chain.tip_heard_s
+    trouble = chain.outlook.trouble
+    causes: Rows = [((cause,), trouble is not None and trouble.cause == cause) for cause in CAUSES]
     yield gauge("lnnode_chain_height", "height of the last block that was heard of", chain.height)
-    yield gauge("lnnode_chain_age_seconds", "since a block last came", age_s)
+    yield gauge("lnnode_chain_age_seconds", "since a block last came", chain.outlook.block_age_s)
+    yield gauges("lnnode_chain_trouble", "why no new channels are taken", ("cause",), causes)
     yield gauge("lnnode_chain_up", "whether the chain can be followed", chain.failure is None)
     yield gauge("lnnode_chain_feerate_per_kw", "what a commitment should pay", chain.feerate_per_kw)
     yield gauge("lnnode_chain_unconfirmed", "transactions of ours that wait for a block", chain.unconfirmed)

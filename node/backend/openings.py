@@ -36,12 +36,15 @@ class Openings:
         config: ChannelConfig,
         chain_hash: bytes,
         height: Callable[[], int],
+        check_chain: Callable[[], None],
     ) -> None:
+        """`check_chain` raises Refused where the chain is in no state for new channels."""
         self._runtime = runtime
         self._channels = channels
         self._features = features
         self._config = config
         self._height = height
+        self._check_chain = check_chain
         self._commands: dict[int, asyncio.Future[fx.Reply]] = {}
         self._next_command = 0
         # temporary_channel_id -> until when its funding_created may come
@@ -81,6 +84,10 @@ class Openings:
         # of any peer: permanent ids can be told from the chain, and nobody may take the place of another's channel
         if temporary_channel_id in self._channels.by_id:
             return "this temporary_channel_id is in use"
+        try:
+            self._check_chain()
+        except Refused as error:
+            return str(error)
         pending = [r for r in self._channels.by_id.values() if not r.channel.is_opener and _is_pending(r)]
         if sum(record.node_id == node_id for record in pending) >= self._config.max_pending_per_peer:
             return "too many of your channels are pending"
@@ -101,6 +108,7 @@ class Openings:
         kind: ChannelType | None,
     ) -> Record:
         """A channel of our own, its funding transaction published. Raises Refused."""
+        self._check_chain()
         request = OpenRequest(
             command_id=self.new_command(),
             temporary_channel_id=self._runtime.entropy(32),

@@ -145,11 +145,11 @@ class Receiving:
 
     async def settle(self, preimage: bytes) -> Received:
         """Claim what is held, durably; doing it again changes nothing. Raises Refused."""
-        return await self._command(sha256(preimage), receive.Settle(preimage, self._htlcs.height))
+        return await self._command(sha256(preimage), receive.Settle(preimage, self._htlcs.late_height))
 
     async def cancel(self, payment_hash: bytes) -> Received:
         """Give back what an unpaid invoice has received, durably, and take nothing for it any more. Raises Refused."""
-        return await self._command(payment_hash, receive.Cancel(self._htlcs.height))
+        return await self._command(payment_hash, receive.Cancel(self._htlcs.late_height))
 
     async def _command(self, payment_hash: bytes, event: receive.Settle | receive.Cancel) -> Received:
         row = self._open.get(payment_hash)
@@ -203,14 +203,14 @@ class Receiving:
             htlc=htlc,
             payload=final.payload,
             shared_secret=final.shared_secret,
-            height=self._htlcs.height,
+            height=self._htlcs.late_height,
             now_s=self._runtime.now(),
         )
         self._advance(row, event)
 
     def sweep(self) -> None:
         """Once a second: sets whose missing parts did not come in time, or that can be held no longer."""
-        tick = receive.Tick(self._runtime.now(), self._htlcs.height)
+        tick = receive.Tick(self._runtime.now(), self._htlcs.late_height)
         for payment_hash in list(self._waiting):
             self._advance(self._open[payment_hash], tick)
 

@@ -144,6 +144,6 @@ def _show(view: dict[str, Any], *, as_json: bool) -> None:
         f"backend {node['version']}, {node['network']}, term {node['epoch']}, block {node['block_height']}, "
         f"{node['channels']} channels"
     )
-    if node["chain_failure"]:
-        console.print(f"THE CHAIN CAN'T BE FOLLOWED: {node['chain_failure']}", style="bold red")
+    if node["chain_trouble"]:
+        console.print(f"NO NEW CHANNELS: {node['chain_trouble']}", style="bold red")
     console.print(frontends(view))

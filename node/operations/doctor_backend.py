@@ -130,9 +130,9 @@ def running(config: BackendConfig) -> Iterator[Finding]:
         yield warn(
             f"versions: the backend that runs is {theirs}, installed is {ours}", "restart it when it suits"
         )
-    if view["backend"]["chain_failure"]:
+    if view["backend"]["chain_trouble"]:
         yield bad(
-            f"chain: {view['backend']['chain_failure']}", "mend bitcoind: no channel is safe without it"
+            f"chain: {view['backend']['chain_trouble']}", "mend bitcoind: no channel is safe without it"
         )
     for each in view["frontends"]:
         if each["version"] != theirs:

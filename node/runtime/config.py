@@ -42,6 +42,13 @@ class BitcoindConfig(Section, frozen=True):
     poll_interval_s: Annotated[float, about("how often to ask for new blocks where ZMQ is silent", gt=0)] = (
         1.0
     )
+    max_block_gap_s: Annotated[
+        float | None,
+        about(
+            "no block for so long: alarm, no new channels and payments; null: 7200, and on regtest never, "
+            "where blocks come on demand"
+        ),
+    ] = None
 
 
 class FeeConfig(Section, frozen=True):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from lnsim.chain.embedded import EmbeddedNode
 from lnsim.chain.server import ChainServer
 from node.backend.block_follower import BlockConnected, BlockDisconnected, BlockFollower
-from node.backend.chain_client import BlockId, ChainUnavailable
+from node.backend.chain_client import BlockId, ChainUnavailable, RpcError
 from node.backend.chain_watcher import ChainWatcher
 from node.backend.channel_lookup import ChannelLookup, FundingOutput
 from node.backend.watches import Confirmed, NewTip, Spent, Unconfirmed, Unspent
@@ -336,3 +336,35 @@ async def test_a_watch_may_leave_the_mempool_alone(node):
     await funded(node)
     node.mine()
     assert (await watch.next()).height == 111
+
+
+class Refusing:
+    """Answers at once, and never what is asked for."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def block_hashes(self, heights):
+        self.asked += 1
+        raise RpcError(-1, "Block not available (pruned data)")
+
+    block = block_hashes
+
+
+async def _registering(watch, client):
+    """What is new is registered while the chain refuses."""
+    news = asyncio.ensure_future(anext(watch.stream))
+    while not client.asked:  # noqa: ASYNC110 - of a fake, which sets no event
+        await asyncio.sleep(0)
+    watch.watcher.watch_confirmed("key", min_depth=1, since_height=0, txid=bytes(32))
+    await news
+
+
+async def test_a_chain_that_refuses_is_not_asked_without_pause(node):
+    """Not even while something new is to be watched."""
+    client = Refusing()
+    watch = Watch(node, client=client, poll_s=0.05)
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(_registering(watch, client), 0.3)
+    assert 2 <= client.asked <= 8
+    assert watch.watcher.failure == "Block not available (pruned data)"
