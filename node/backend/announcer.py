@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from node.backend.channels import Channels, Record
 from node.backend.graph_keeper import GraphKeeper
 from node.backend.journal import Journal
+from node.backend.onion_file import OnionFile
 from node.backend.session import Session
 from node.channel import effects as fx
 from node.channel.limits import spendable_msat
@@ -20,10 +21,10 @@ from node.gossip import raw as gossip
 from node.gossip.graph import ChannelAdded, ChannelUpdated, NodeAnnounced
 from node.payment.invoice_fields import HintHop
 from node.payment.relay import OutgoingChannel
-from node.runtime.addresses import split_address
+from node.runtime.addresses import join_address, split_address
 from node.runtime.config import BackendConfig
 from node.runtime.runtime import Runtime
-from node.wire.addresses import encode_address
+from node.wire.addresses import decode_addresses, encode_address
 from node.wire.bolt7 import ChannelUpdate, NodeAnnouncement
 from node.wire.codec import encode
 from node.wire.features import Features
@@ -69,6 +70,7 @@ class Announcer:
         self._terms: dict[bytes, Terms] = {}  # the peer's, by channel id
         self._by_scid: dict[int, Record] = {}
         self._offline_since: dict[bytes, float] = {}
+        self._onion = OnionFile(runtime, config.tor)
 
     # lookups
 
@@ -164,6 +166,8 @@ class Announcer:
 
     def sweep(self) -> None:
         """Now and then: channels whose peer went away or came back, and updates that grow old."""
+        if self._onion.is_watched:
+            self._runtime.spawn(self._look_for_onion(), "onion file")
         now_s = self._runtime.now()
         for channel_id, raw in list(self._updates.items()):
             record = self._channels.by_id.get(channel_id)
@@ -184,6 +188,11 @@ class Announcer:
                 ours = known.update(int(self._node_id > record.node_id))
                 if ours is not None:
                     self._updates[record.channel.channel_id] = ours
+        node = self._keeper.graph.nodes.get(self._node_id)
+        if node is not None and node.announcement is not None:
+            before = decode_addresses(gossip.node_addresses(node.announcement))
+            said = (join_address(*each) for each in before)
+            self._onion.resume(each for each in said if each not in self._config.announce_addresses)
         self.sweep()
         if self._updates:
             self._announce_node()
@@ -226,6 +235,16 @@ class Announcer:
         signature = sign(self._secret, hash256(encode(unsigned)[gossip.SIGNATURE_END :]))
         return replace(unsigned, signature=signature)
 
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where we say that peers reach us."""
+        onion = (self._onion.address,) if self._onion.address else ()
+        return tuple(dict.fromkeys((*self._config.announce_addresses, *onion)))
+
+    async def _look_for_onion(self) -> None:
+        if await self._onion.look():
+            self._announce_node()
+
     def _announce_node(self) -> None:
         node = self._keeper.graph.nodes.get(self._node_id)
         if node is None:
@@ -245,7 +264,7 @@ class Announcer:
             node_id=self._node_id,
             rgb_color=bytes.fromhex(config.color),
             alias=config.alias.encode()[:32].ljust(32, b"\0"),
-            addresses=b"".join(sorted(map(_descriptor, config.announce_addresses))),
+            addresses=b"".join(sorted(map(_descriptor, self.addresses))),
         )
         raw = encode(unsigned)
         return raw[:2] + sign(self._secret, hash256(raw[66:])) + raw[66:]

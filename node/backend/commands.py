@@ -49,7 +49,7 @@ class Commands:
             "chain_trouble": trouble.text if (trouble := node.chain.outlook.trouble) else None,
             "epoch": node.epoch,
             "version": node.version,
-            "addresses": list(node.config.announce_addresses),
+            "addresses": list(node.announcer.addresses),
             "frontends": [views.frontend(link) for link in node.switchboard.links.values()],
             "graph": {
                 "channels": len(node.graph.channels),

@@ -11,6 +11,7 @@ from node.link.messages import (
     MAX_FRONTEND_ID,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
+    PROXIES,
     Acks,
     Act,
     Beat,
@@ -267,6 +268,10 @@ class FrontendLink(asyncio.Protocol):
             self._reject("a frontend needs a name")
         elif self._member is not None and not self._member.speaks_for(name):
             self._reject(f'the certificate is that of "{self._member.name}", not of "{name}"')
+        elif identity.dialling.only and PROXIES not in hello.capabilities:
+            self._reject(
+                "this node speaks through Tor alone (tor.only), which this release can't; upgrade it"
+            )
         elif not self._office.has_room(name):
             self._reject(f"there are {MAX_FRONTENDS} frontends already")
         else:

@@ -5,6 +5,7 @@ import datetime as dt
 import random
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
@@ -154,6 +155,20 @@ def test_a_frontend_is_welcomed_with_the_epoch_and_the_limits() -> None:
     (welcome,) = Bench().told(m.Welcome)
 
     assert (welcome.protocol, welcome.epoch, welcome.node_id, welcome.graph_sequence) == (1, 3, NODE_ID, 9)
+
+
+def test_a_frontend_that_could_leak_is_not_welcomed_where_tor_is_all() -> None:
+    def answers(*capabilities: str) -> tuple[list, list]:
+        bench = Bench(None)
+        bench.identity.dialling = m.Dialling(socks="127.0.0.1:9050", only=True)
+        bench.tell(msgspec.structs.replace(HELLO, capabilities=capabilities))
+        return bench.told(m.Welcome), bench.told(m.Rejected)
+
+    (welcome,), _ = answers("onion", m.PROXIES)
+    assert welcome.dialling.only
+    welcomes, (rejected,) = answers("ipv4", "ipv6", m.DRAINS)
+    assert not welcomes
+    assert "tor.only" in rejected.reason
 
 
 def test_a_backend_that_does_not_lead_gets_no_byte_out_and_lets_its_frontends_go() -> None:
