@@ -11,7 +11,7 @@ import yaml
 from msgspec import Struct
 
 from node.errors import Refused
-from node.operations import doctor_backend
+from node.operations import doctor_backend, doctor_tor
 from node.operations.finding import Finding, Level, bad, good, warn
 from node.runtime import tls
 from node.runtime.addresses import split_address
@@ -65,11 +65,15 @@ async def examine(who: Patient, now_s: float) -> list[Finding]:
     match config:
         case BackendConfig():
             found += [each async for each in _backend(config, now_s)]
+            found += [each async for each in doctor_tor.socks("tor.socks", config.tor.socks, elsewhere=True)]
         case FrontendConfig():
             found += [each async for each in _frontend(config, now_s)]
+            found += [each async for each in doctor_tor.socks("socks", config.socks, elsewhere=False)]
         case StandaloneConfig():
             found += _port("listen", config.listen)
             found += [each async for each in _backend(config.backend, now_s)]
+            proxy = config.backend.tor.socks
+            found += [each async for each in doctor_tor.socks("tor.socks", proxy, elsewhere=False)]
         case _:
             assert_never(config)  # type: ignore[arg-type]  # no other section is in KINDS
     return found
@@ -90,6 +94,7 @@ async def _backend(config: BackendConfig, now_s: float) -> AsyncIterator[Finding
     for finding in (
         *certificates(config.tls, Role.BACKEND, now_s),
         *_secrets(config),
+        *doctor_tor.address_file(config.tor),
         *doctor_backend.database(config, now_s),
     ):
         yield finding

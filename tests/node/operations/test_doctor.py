@@ -1,5 +1,6 @@
 """`lnnode doctor`: what is wrong with a host is said with its remedy, and changes the exit status."""
 
+import asyncio
 import socket
 import sqlite3
 from pathlib import Path
@@ -8,8 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 from node.cli import app
-from node.operations import doctor_backend
+from node.operations import doctor_backend, doctor_tor
 from node.operations.doctor import patient
+from node.operations.finding import Level
+from node.runtime.addresses import join_address
+from node.runtime.tor_config import TorConfig
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +102,44 @@ def test_certificates_are_looked_at_with_the_eyes_of_the_process(tmp_path: Path)
 
     (tmp_path / "certs" / "f1.key").chmod(0o644)
     assert "BAD   certificates:" in said(file)[1]
+
+
+ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion:9735"
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "says"),
+    [
+        (b"\x05\x02", "ok", "a SOCKS proxy answers at"),
+        (b"HTTP/1.1 400", "BAD", "speaks no SOCKS5"),
+        (b"", "BAD", "speaks no SOCKS5"),
+        (None, "BAD", "Connect call failed"),
+    ],
+)
+async def test_a_proxy_that_is_none(answer: bytes | None, level: str, says: str):
+    async def serve(reader, writer):
+        await reader.readexactly(4)
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = join_address(*server.sockets[0].getsockname())
+    if answer is None:
+        server.close()
+    (found,) = [each async for each in doctor_tor.socks("socks", address, elsewhere=False)]
+    (lenient,) = [each async for each in doctor_tor.socks("tor.socks", address, elsewhere=True)]
+    server.close()
+    assert says in found.text
+    assert found.level is (Level.GOOD if level == "ok" else Level.BAD)
+    assert lenient.level is (Level.GOOD if level == "ok" else Level.WARNING)
+
+
+def test_the_file_with_the_onion_address(tmp_path: Path):
+    file = tmp_path / "address"
+    (missing,) = doctor_tor.address_file(TorConfig(address_file=str(file)))
+    assert (missing.level, "is lntor running" in missing.mend) == (Level.WARNING, True)
+    file.write_text(f"{ONION}\n")
+    (there,) = doctor_tor.address_file(TorConfig(address_file=str(file)))
+    assert there.text == f"tor.address_file: {ONION}, announced"
+    assert f"{ONION}, announced" in said(backend(tmp_path, tor=f"{{address_file: {file}}}"))[1]
+    assert not list(doctor_tor.address_file(TorConfig()))
