@@ -27,9 +27,9 @@ from node.runtime.config import (
     BackendConfig,
     FrontendConfig,
     StandaloneConfig,
-    documented_defaults,
     load,
 )
+from node.runtime.documented import documented_defaults
 from node.runtime.files import raise_file_limit
 from node.runtime.release import release
 from node.runtime.runtime import SystemRuntime

@@ -17,9 +17,9 @@ from node.runtime.config import (
     BackendConfig,
     FrontendConfig,
     StandaloneConfig,
-    documented_defaults,
     load,
 )
+from node.runtime.documented import documented_defaults
 from node.runtime.runtime import SystemRuntime
 
 
