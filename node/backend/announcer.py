@@ -162,7 +162,7 @@ class Announcer:
         short_channel_id = channel.remote_alias or channel.short_channel_id
         if session is not None and short_channel_id is not None and channel.remote_announcement is None:
             update = self._sign_update(record, short_channel_id, private=True)
-            self._journal.send(lambda: session.send(update))
+            session.post(self._journal, update)
 
     def sweep(self) -> None:
         """Now and then: channels whose peer went away or came back, and updates that grow old."""

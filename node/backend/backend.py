@@ -10,6 +10,7 @@ from node.backend.chain_desk import ChainDesk
 from node.backend.chain_start import ChainStart, max_block_gap_s
 from node.backend.chain_watcher import ChainWatcher, Hints
 from node.backend.channels import Channels, Record
+from node.backend.checkpoints import Checkpoints
 from node.backend.commands import Commands
 from node.backend.dialler import Dialler
 from node.backend.graph_ages import GraphAges
@@ -139,10 +140,14 @@ class Backend:
             runtime, self._secret, config.handshakes_per_s, elsewhere=config.handshakes == "frontend"
         )
         strangers = config.channels.max_peers_without_channels
-        self.switchboard = Switchboard(runtime, self.journal, self.channels, identity.FEATURES, strangers)
+        self.checkpoints = Checkpoints(self.journal, self.channels)
+        self.switchboard = Switchboard(
+            runtime, self.journal, self.channels, self.checkpoints, identity.FEATURES, strangers
+        )
         self.leases = Leases(config.limits, self.switchboard.links)
         self.openings = Openings(
             runtime,
+            self.journal,
             self.channels,
             identity.FEATURES,
             config.channels,
@@ -228,12 +233,14 @@ class Backend:
             self.chain,
             self.keeper,
             self.dialler,
+            self.checkpoints,
         ):
             part.load(self.store)
 
     def _resume(self, height: int) -> None:
         self.htlcs.height = height
-        self.channels.resume(height)
+        self.switchboard.resume()
+        self.channels.resume(height, self.switchboard.is_held)
         self.htlcs.resume()
         self.chain.resume()
         self.announcer.resume(self.channels.by_id.values())
@@ -241,11 +248,23 @@ class Backend:
         self.sending.resume()
 
     async def stop(self) -> None:
-        """Let nobody in, make durable what was decided, then let go."""
+        """Let nobody in, come to rest, make durable what was decided, then let go.
+
+        Frontends hold their sessions for the next life, unless this stop was asked for by a user.
+        """
+        returns = not self.stop_requested.is_set()
         self.stop_requested.set()
+        self.htlcs.resting = self.sending.resting = self.handshakes.resting = True
         if self._listener is not None:
             self._listener.close()
-        for link in list(self.switchboard.links.values()):
+        links = list(self.switchboard.links.values())
+        for link in links:
+            link.leave(returns=returns)
+        if self._tasks and not self._tasks[0].done():
+            await self.switchboard.rest()
+            self.checkpoints.sweep()
+            await self.journal.settled()
+        for link in links:
             link.close()
         if self._tasks:
             await asyncio.sleep(0)
@@ -314,6 +333,7 @@ class Backend:
             self._look_at_lease()
             self.receiving.sweep()
             self.sending.sweep()
+            self.switchboard.sweep()
             self.dialler.sweep()
             self.openings.sweep()
             if turn % BEAT_EVERY == 0:

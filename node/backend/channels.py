@@ -48,17 +48,25 @@ log = logs.get("channel")
 class Record:
     """A channel's place in the backend: its value, its keys, and what the store knows it by."""
 
-    __slots__ = ("channel", "key_index", "keys")
+    __slots__ = ("_stored", "channel", "key_index", "keys")
 
-    def __init__(self, channel: Channel, keys: ChannelKeys, key_index: int) -> None:
+    def __init__(
+        self, channel: Channel, keys: ChannelKeys, key_index: int, stored: Channel | None = None
+    ) -> None:
         self.channel = channel
+        self._stored = stored
         self.keys = keys
         self.key_index = key_index
 
     def statement(self) -> tuple[str, Parameters]:
-        channel = self.channel
+        channel = self._stored = self.channel
         closed = int(channel.phase is Phase.CLOSED)
         return PUT, (channel.channel_id, self.key_index, encode(channel), closed)
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether the store holds another value of the channel, or none."""
+        return self.channel is not self._stored
 
     @property
     def node_id(self) -> bytes:
@@ -116,8 +124,8 @@ class Channels:
     def load(self, store: Store) -> None:
         """Take up the stored channels; every one is offline until its peer is back."""
         for row in store.channels():
-            record = Record(decode(row.data), self.keys(row.key_index), row.key_index)
-            self._enter(record)
+            channel = decode(row.data)
+            self._enter(Record(channel, self.keys(row.key_index), row.key_index, stored=channel))
 
     def restored(self, store: Store) -> None:
         """After `load`, of an older copy: what we know may be revoked until the peers have shown what they know.
@@ -127,9 +135,11 @@ class Channels:
         self.apply_all(self.by_id.values(), ev.Restored())
         store.commit([(PUT, [record.statement()[1] for record in self.by_id.values()])])
 
-    def resume(self, height: int) -> None:
+    def resume(self, height: int, held: Callable[[bytes], bool]) -> None:
         """After `load`, with everything wired: nobody is connected, and this is the chain's height."""
-        self.apply_all(self.by_id.values(), ev.Disconnected())
+        # the held ones first: what the end of another's channel fails upstream must find them silent
+        for node_id in sorted(self.by_peer, key=lambda peer: not held(peer)):
+            self.apply_all(self.of_peer(node_id), ev.Held() if held(node_id) else ev.Disconnected())
         self.apply_all(self.by_id.values(), ev.Block(height))
 
     def resume_htlcs(self) -> None:
@@ -164,6 +174,10 @@ class Channels:
 
     def of_peer(self, node_id: bytes) -> list[Record]:
         return list(self.by_peer.get(node_id, {}).values())
+
+    def is_quiet(self, node_id: bytes) -> bool:
+        """Whether nothing is uncommitted in any of a peer's channels."""
+        return all(record.channel.is_quiet for record in self.of_peer(node_id))
 
     def find(self, node_id: bytes, channel_id: bytes) -> Record | None:
         """A peer's channel by its permanent or temporary id; another peer's is not found."""
@@ -241,7 +255,7 @@ class Channels:
             case fx.Send(message):
                 session = around.session_of(record.node_id)
                 if session is not None:
-                    journal.send(partial(session.send, message))
+                    session.post(journal, message)
             case fx.HtlcReady():
                 self.tell(partial(self.desk.htlc_ready, record, effect))
             case fx.HtlcFulfilled():

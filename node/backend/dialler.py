@@ -85,6 +85,8 @@ class Dialler:
             if self._switchboard.session_of(node_id) is not None:
                 self._plans.pop(node_id, None)
                 continue
+            if self._switchboard.is_held(node_id):
+                continue
             if all(record.channel.phase in ENDED for record in records.values()):
                 continue
             plan = self._plans.get(node_id)

@@ -63,6 +63,7 @@ class Htlcs:
         self.height = 0
         self.missed_blocks: Callable[[], int] = int  # by how much the real height may be above ours
         self.counters = Counters()
+        self.resting = False  # the backend stops: nothing new is begun
 
     @property
     def pending_forwards(self) -> int:
@@ -88,6 +89,8 @@ class Htlcs:
     # of received HTLCs
 
     def htlc_ready(self, record: Record, effect: fx.HtlcReady) -> None:
+        if self.resting:
+            return  # committed and stored: the next life asks about it again
         htlc = _incoming(record, effect.htlc)
         if htlc.key in self._by_upstream:
             return  # forwarded before: whatever asks again, it is not paid twice

@@ -81,6 +81,15 @@ class Journal:
         """Its row is deleted: do not write it again."""
         self._batch.storables.pop(value, None)
 
+    def is_stored(self, value: Storable) -> bool:
+        """Whether `value` goes into the transaction that is being filled."""
+        return value in self._batch.storables
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to commit so far."""
+        return self._batch.is_empty
+
     def write(self, sql: str, *parameters: object) -> None:
         self._batch.rows.append((sql, parameters))
         self.wake()

@@ -9,11 +9,13 @@ from node.errors import MalformedMessage
 from node.link import frames
 from node.link.messages import (
     MAX_FRONTEND_ID,
+    PRESENTING,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
     PROXIES,
     Acks,
     Act,
+    Adopted,
     Beat,
     CloseSession,
     DialFailed,
@@ -23,8 +25,11 @@ from node.link.messages import (
     HandshakeDone,
     HandshakeRefused,
     HandshakeStarted,
+    HeldSession,
     Hello,
+    Leaving,
     Limits,
+    Present,
     Rejected,
     SessionEnded,
     SessionReady,
@@ -53,6 +58,18 @@ class Office(Protocol):
     def ready(self, session: Session, init: bytes) -> None: ...
     def message(self, session: Session, raw: bytes) -> None: ...
     def ended(self, session: Session, cause: str) -> None: ...
+    def lost(self, session: Session) -> None:
+        """Its link is gone; the frontend may hold it."""
+        ...
+
+    def adopt(self, session: Session, held: HeldSession) -> str | None:
+        """Go on with a session that was held; or why not."""
+        ...
+
+    def presented(self, link: "FrontendLink") -> None:
+        """The frontend holds no others."""
+        ...
+
     def dial_failed(self, link: "FrontendLink", dial: int, cause: str) -> None: ...
     def has_room(self, frontend_id: str) -> bool:
         """Whether one more frontend, of this name, can be had."""
@@ -95,6 +112,7 @@ class FrontendLink(asyncio.Protocol):
         self._durable_acks: dict[int, int] = {}
         self._member: Member | None = None
         self.frontend_id = ""
+        self.protocol = PROTOCOL_MIN
         self.capabilities: tuple[str, ...] = ()
         self.version = ""
         self.protocol = 0
@@ -105,6 +123,7 @@ class FrontendLink(asyncio.Protocol):
         self.delay_s = 0.0
         self.status: Status | None = None
         self.writable = True
+        self._deaf = False
         self._beat = 0
         self._beat_sent_s = 0.0
 
@@ -118,6 +137,8 @@ class FrontendLink(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=1 << 20)
 
     def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
         self.heard_s = self._runtime.monotonic()
         try:
             for kind, body in self._reader.receive(data):
@@ -130,8 +151,22 @@ class FrontendLink(asyncio.Protocol):
         self._transport = None
         if self.frontend_id:
             self._office.link_down(self)
+        self.let_go()
+
+    def let_go(self) -> None:
+        """Nothing comes through this link any more: its sessions end, unless their frontend can hold them."""
+        self._deaf = True
         for session in list(self.sessions.values()):
-            self._end(session, "link lost")
+            if self.protocol >= PRESENTING and session.state is SessionState.READY:
+                self.freeze(session)
+            else:
+                self._end(session, "link lost")
+
+    def freeze(self, session: Session) -> None:
+        """Take nothing more from it and give nothing more to it, and leave it with its frontend."""
+        session.state = SessionState.ENDED
+        self._forget(session)
+        self._office.lost(session)
 
     def pause_writing(self) -> None:
         self.writable = False
@@ -196,6 +231,11 @@ class FrontendLink(asyncio.Protocol):
             if now_s - session.since_s > patience_s:
                 self.end_session(session, "timeout")
 
+    def leave(self, *, returns: bool) -> None:
+        """Say that the backend stops, and whether sessions are worth holding."""
+        if self.protocol >= PRESENTING:
+            self.write(frames.control(Leaving(returns)))
+
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
@@ -251,6 +291,8 @@ class FrontendLink(asyncio.Protocol):
                     self._end(ended, cause[:MAX_ADDRESS])
             case GraphWanted(after):
                 self._office.graph_wanted(self, after)
+            case Present():
+                self._present(message)
             case _:
                 assert_never(message)
 
@@ -292,6 +334,8 @@ class FrontendLink(asyncio.Protocol):
             )
             self.write(frames.control(welcome))
             self._office.link_up(self)
+            if protocol < PRESENTING:
+                self._office.presented(self)
 
     def _reject(self, reason: str) -> None:
         log.warning("frontend_rejected", member=self._member and self._member.name, reason=reason)
@@ -308,6 +352,34 @@ class FrontendLink(asyncio.Protocol):
         for number, sequence in acks:
             if session := self.sessions.get(number):
                 session.send_window.acked(sequence)
+
+    def _present(self, message: Present) -> None:
+        """Adopt or close each session; what is said to an adopted one comes after that, on the same stream."""
+        if self.protocol < PRESENTING:
+            raise MalformedMessage("sessions are not presented in this protocol")
+        adopted = []
+        for held in message.sessions:
+            if held.number in self.sessions:
+                raise MalformedMessage(f"session {held.number} is taken")
+            session = self._held_session(held)
+            refused = self._office.adopt(session, held)
+            if refused is not None:
+                self.write(frames.control(CloseSession(held.number, refused)))
+                continue
+            self.sessions[held.number] = session
+            adopted.append((held.number, session.receive_window.sequence))
+        if adopted:
+            self.write(frames.control(Adopted(tuple(adopted))))
+        if message.last:
+            self._office.presented(self)
+
+    def _held_session(self, held: HeldSession) -> Session:
+        window = self._identity.limits.session_window_bytes
+        since_s = self._runtime.monotonic() - held.age_s
+        session = Session(self, held.number, held.address[:MAX_ADDRESS], since_s, window)
+        session.node_id = held.node_id
+        session.incoming = held.incoming
+        return session
 
     # handshakes
 
@@ -383,8 +455,11 @@ class FrontendLink(asyncio.Protocol):
     def _end(self, session: Session, cause: str) -> None:
         was = session.state
         session.state = SessionState.ENDED
+        self._forget(session)
+        if was is SessionState.READY:
+            self._office.ended(session, cause)
+
+    def _forget(self, session: Session) -> None:
         self.sessions.pop(session.number, None)
         self._acks.pop(session.number, None)
         self._durable_acks.pop(session.number, None)
-        if was is SessionState.READY:
-            self._office.ended(session, cause)

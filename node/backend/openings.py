@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 from node.backend.channels import Channels, Record
+from node.backend.journal import Journal
 from node.backend.session import Session
 from node.channel import effects as fx
 from node.channel import events as ev
@@ -31,6 +32,7 @@ class Openings:
     def __init__(
         self,
         runtime: Runtime,
+        journal: Journal,
         channels: Channels,
         features: Features,
         config: ChannelConfig,
@@ -40,6 +42,7 @@ class Openings:
     ) -> None:
         """`check_chain` raises Refused where the chain is in no state for new channels."""
         self._runtime = runtime
+        self._journal = journal
         self._channels = channels
         self._features = features
         self._config = config
@@ -58,14 +61,14 @@ class Openings:
         """A peer wants a channel: counted before anything else (security: fake channels)."""
         why = self._unwelcome(session.node_id, message.temporary_channel_id)
         if why is not None:
-            session.send(bolt1.Error(message.temporary_channel_id, why.encode()))
+            session.post(self._journal, bolt1.Error(message.temporary_channel_id, why.encode()))
             return
         key_index, keys = self._channels.new_keys()
         channel, effects = open_incoming(message, self._terms(session), keys, self._channels.policy)
         if channel is None:
             for effect in effects:
                 if isinstance(effect, fx.Send):
-                    session.send(effect.message)
+                    session.post(self._journal, effect.message)
             return
         self._waiting[message.temporary_channel_id] = self._runtime.monotonic() + OPEN_TIMEOUT_S
         self._channels.add(channel, keys, key_index, effects)

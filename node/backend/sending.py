@@ -90,6 +90,7 @@ class Sending:
         self._waiting: deque[tuple[Outgoing, send.FindRoutes]] = deque()
         self.settled = 0
         self.failed = 0
+        self.resting = False  # the backend stops: payments that run go on in its next life
         journal.after_commit(self._find_again)
 
     def load(self, store: Store) -> None:
@@ -255,6 +256,8 @@ class Sending:
                     return
 
     def _find(self, outgoing: Outgoing, request: send.FindRoutes) -> None:
+        if self.resting:
+            return
         found = self._pathfinder.find(request)
         if isinstance(found, str):
             if 0 in self._pathfinder.free_slots():

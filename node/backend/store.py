@@ -44,7 +44,10 @@ CREATE TABLE payment_parts (
 ) WITHOUT ROWID;
 CREATE TABLE publishes (txid BLOB PRIMARY KEY, tx BLOB NOT NULL, why TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE peers (node_id BLOB PRIMARY KEY, address TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE gossip (kind INTEGER NOT NULL, key BLOB NOT NULL, number INTEGER NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (kind, key))
+CREATE TABLE gossip (kind INTEGER NOT NULL, key BLOB NOT NULL, number INTEGER NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (kind, key));
+CREATE TABLE sessions (
+    node_id BLOB PRIMARY KEY, frontend_id TEXT NOT NULL, number INTEGER NOT NULL, received INTEGER NOT NULL, sent INTEGER NOT NULL
+) WITHOUT ROWID
 """
 
 # Of each table the columns, and how many of them, from the first on, make up its key.
@@ -59,6 +62,7 @@ COLUMNS = {
     "publishes": (("txid", "tx", "why"), 1),
     "peers": (("node_id", "address"), 1),
     "gossip": (("kind", "key", "number", "raw"), 2),
+    "sessions": (("node_id", "frontend_id", "number", "received", "sent"), 1),
 }
 
 Parameters = tuple[object, ...]

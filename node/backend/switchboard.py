@@ -8,6 +8,7 @@ import asyncio
 from typing import Protocol
 
 from node.backend.channels import Channels, Record
+from node.backend.checkpoints import Checkpoints, refusal
 from node.backend.journal import Journal
 from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.placing import place
@@ -16,7 +17,7 @@ from node.channel import events as ev
 from node.channel.parameters import negotiated
 from node.errors import MalformedMessage, PeerFault, Refused
 from node.link import frames
-from node.link.messages import Dial, Dialling, StartSync
+from node.link.messages import Dial, Dialling, HeldSession, StartSync
 from node.peer.handshake import Initiator
 from node.peer.notice import notice
 from node.runtime import logs
@@ -29,6 +30,9 @@ from node.wire.features import Features
 
 MAX_DIALS = 256  # under way at once
 DIAL_TIMEOUT_S = 20.0
+HELD_TIMEOUT_S = 3.0  # for a frontend to come back with its sessions: it tries about twice a second
+REST_TIMEOUT_S = 5.0  # for exchanges of commitments to come to their end before a stop: one takes a few round trips
+REST_INTERVAL_S = 0.01
 
 log = logs.get("switchboard")
 
@@ -66,11 +70,18 @@ class Switchboard:
     """Implements `links.Office` and the sessions' part of `channels.Surroundings`."""
 
     def __init__(
-        self, runtime: Runtime, journal: Journal, channels: Channels, features: Features, max_strangers: int
+        self,
+        runtime: Runtime,
+        journal: Journal,
+        channels: Channels,
+        checkpoints: Checkpoints,
+        features: Features,
+        max_strangers: int,
     ) -> None:
         self._runtime = runtime
         self._journal = journal
         self._channels = channels
+        self._checkpoints = checkpoints
         self._features = features
         self._max_strangers = max_strangers
         self.peers: dict[bytes, Peer] = {}
@@ -80,6 +91,7 @@ class Switchboard:
         self._next_dial = 0
         self._strangers: dict[bytes, None] = {}  # connected peers without channels, oldest first
         self.dialling = Dialling()
+        self._held: dict[bytes, float] = {}  # peers whose session a frontend may hold, and for how long we believe it
         self.opener: Opener
         self.gossip: GossipOffice
         journal.before_commit(self._seal_acks)
@@ -120,11 +132,8 @@ class Switchboard:
             self._down(peer, peer.session)
             old, peer.session = peer.session, None
             old.link.end_session(old, "replaced")
-        peer.session = session
-        peer.address = session.address or peer.address
-        records = self._channels.of_peer(session.node_id)
-        if not records:
-            self._limit_strangers(session)
+        self._held.pop(session.node_id, None)
+        records = self._up(peer, session)
         log.info(
             "peer_up",
             peer=session.node_id.hex(),
@@ -135,9 +144,19 @@ class Switchboard:
         self._channels.apply_all(records, ev.Connected(negotiated(self._features, session.features)))
         if self.gossip.peer_ready(session):
             session.link.write(frames.control(StartSync(session.number)))
+
+    def _up(self, peer: Peer, session: Session) -> list[Record]:
+        """The peer has a session, and whoever waits for one is told; its channels."""
+        peer.session = session
+        peer.address = session.address or peer.address
+        self._checkpoints.begin(session)
+        records = self._channels.of_peer(session.node_id)
+        if not records:
+            self._limit_strangers(session)
         for future in self._waiting.pop(session.node_id, []):
             if not future.done():
                 future.set_result(session)
+        return records
 
     def ended(self, session: Session, cause: str) -> None:
         peer = self.peers.get(session.node_id)
@@ -151,6 +170,7 @@ class Switchboard:
 
     def _down(self, peer: Peer, session: Session) -> None:
         self._strangers.pop(peer.node_id, None)
+        self._checkpoints.forget(peer.node_id)
         self._channels.apply_all(self._channels.of_peer(peer.node_id), ev.Disconnected())
 
     def _limit_strangers(self, session: Session) -> None:
@@ -169,12 +189,102 @@ class Switchboard:
         if session is not None:
             session.link.end_session(session, reason, message)
 
+    # sessions that outlive their link, or a backend
+
+    def resume(self) -> None:
+        """After a restart, before the channels resume: whose frontend is waited for."""
+        for node_id in self._checkpoints.held:
+            if self._channels.is_quiet(node_id):
+                self._hold(node_id)
+            else:
+                self._checkpoints.forget(node_id)
+
+    def is_held(self, node_id: bytes) -> bool:
+        """Whether the peer's session may be with a frontend that is not here at the moment."""
+        return node_id in self._held
+
+    def _hold(self, node_id: bytes) -> None:
+        self._held[node_id] = self._runtime.monotonic() + HELD_TIMEOUT_S
+
+    def lost(self, session: Session) -> None:
+        """The link is gone. What is quiet, with nothing on its way, may go on where it is."""
+        peer = self.peers.get(session.node_id)
+        if peer is None or peer.session is not session:
+            return
+        if not (session.is_settled and self._channels.is_quiet(session.node_id)):
+            self.ended(session, "link lost")
+            return
+        peer.session = None
+        self._strangers.pop(peer.node_id, None)
+        self._checkpoints.hold(session)
+        self._hold(peer.node_id)
+        self._channels.apply_all(self._channels.of_peer(peer.node_id), ev.Held())
+
+    def adopt(self, session: Session, held: HeldSession) -> str | None:
+        """The peer goes on as if nothing had been; or why that can't be (docs/decisions/0010)."""
+        node_id = session.node_id
+        checkpoint = self._checkpoints.of(node_id)
+        if checkpoint is None or node_id not in self._held:
+            return "not held"
+        refused = refusal(checkpoint, session.link.frontend_id, held)
+        if refused is None:
+            try:
+                theirs = decode_as(bolt1.Init, held.init)
+            except MalformedMessage as error:
+                refused = str(error)
+        if refused is not None:
+            log.info("not_adopted", peer=node_id.hex(), session=session.name, reason=refused)
+            if checkpoint.number == held.number and checkpoint.frontend_id == session.link.frontend_id:
+                self._give_up(node_id)
+            return refused
+        del self._held[node_id]
+        session.features = Features.from_bytes(theirs.features) | Features.from_bytes(theirs.globalfeatures)
+        session.resume(checkpoint.received, checkpoint.sent)
+        records = self._up(self.peers.setdefault(node_id, Peer(node_id)), session)
+        self._channels.apply_all(records, ev.Adopted())
+        return None
+
+    def presented(self, link: FrontendLink) -> None:
+        """What this frontend should hold and did not present is over."""
+        for node_id in list(self._held):
+            checkpoint = self._checkpoints.of(node_id)
+            if checkpoint is not None and checkpoint.frontend_id == link.frontend_id:
+                self._give_up(node_id)
+
+    def _give_up(self, node_id: bytes) -> None:
+        del self._held[node_id]
+        self._checkpoints.forget(node_id)
+        self._channels.apply_all(self._channels.of_peer(node_id), ev.Disconnected())
+        if not self._channels.of_peer(node_id):
+            self.peers.pop(node_id, None)
+
+    async def rest(self) -> None:
+        """Before a stop: leave each session with its frontend as soon as it is quiet, within a time."""
+        deadline_s = self._runtime.monotonic() + REST_TIMEOUT_S
+        while self._runtime.monotonic() < deadline_s:
+            sessions = [peer.session for peer in self.peers.values() if peer.session is not None]
+            for session in sessions:
+                if session.is_settled and self._channels.is_quiet(session.node_id):
+                    session.link.freeze(session)
+            if not any(peer.session is not None for peer in self.peers.values()):
+                return
+            await asyncio.sleep(REST_INTERVAL_S)
+
+    def sweep(self) -> None:
+        """Now and then: who is not back by now will not be."""
+        self._checkpoints.sweep()
+        now_s = self._runtime.monotonic()
+        for node_id, until_s in list(self._held.items()):
+            if now_s >= until_s:
+                self._give_up(node_id)
+
     # messages
 
     def message(self, session: Session, raw: bytes) -> None:
         peer = self.peers.get(session.node_id)
         if peer is None or peer.session is not session:
             return
+        self._checkpoints.moved(session)
         self._journal.wake()  # at least the acknowledgement goes out
         try:
             self._dispatch(session, raw)
@@ -218,7 +328,7 @@ class Switchboard:
             self._channels.apply(record, ev.Received(message))
         elif not isinstance(message, bolt2.Shutdown | AnnouncementSignatures | bolt2.ClosingSigned):
             # BOLT 1, error: naming a channel that we don't know fails that channel and no other
-            session.send(bolt1.Error(channel_id, b"unknown channel"))
+            session.post(self._journal, bolt1.Error(channel_id, b"unknown channel"))
 
     def _error(self, session: Session, message: bolt1.Error, raw: bytes) -> None:
         log.warning(
@@ -253,7 +363,8 @@ class Switchboard:
     def link_up(self, link: FrontendLink) -> None:
         old = self.links.get(link.frontend_id)
         if old is not None and old is not link:
-            old.close()  # the same frontend, started anew before we noticed that it had died
+            old.let_go()  # the same frontend: it came back before we noticed that it was gone
+            old.close()
         self.links[link.frontend_id] = link
         log.info("frontend_up", frontend=link.frontend_id, version=link.version)
 

@@ -23,6 +23,14 @@ class Disconnected(Struct, frozen=True):
     """The session ended. Also the first event of every channel after a restart, unless its session is adopted."""
 
 
+class Held(Struct, frozen=True):
+    """The link to the frontend of a quiet channel's peer is gone: the peer may not notice."""
+
+
+class Adopted(Struct, frozen=True):
+    """The peer's session went on, with nothing lost: no channel_reestablish."""
+
+
 class Add(Struct, frozen=True):
     """Offer an HTLC; the Reply's value is its id."""
 
@@ -130,6 +138,8 @@ Event = (
     Received
     | Connected
     | Disconnected
+    | Held
+    | Adopted
     | Add
     | Fulfill
     | Fail

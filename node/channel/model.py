@@ -39,6 +39,7 @@ class Phase(Enum):
 
 OPENING = frozenset({Phase.ACCEPT_CHANNEL, Phase.FUNDING_TX, Phase.FUNDING_CREATED, Phase.FUNDING_SIGNED})
 UPDATING = frozenset({Phase.NORMAL, Phase.SHUTTING_DOWN})
+STEADY = frozenset({Phase.FUNDING_CONFIRMED, Phase.NORMAL})  # no exchange of messages is half way by its nature
 ENDED = frozenset({Phase.FORCE_CLOSED, Phase.DATA_LOSS, Phase.CLOSED, Phase.FORGOTTEN})
 
 
@@ -46,6 +47,7 @@ class Link(Enum):
     """Whether the peer can be spoken to about this channel."""
 
     OFFLINE = "offline"
+    HELD = "held"  # a frontend may still hold the peer's session: nothing can be said, nothing was undone
     SYNCING = "syncing"  # our channel_reestablish is sent, theirs is awaited
     ONLINE = "online"
 
@@ -250,8 +252,12 @@ class Channel(Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def is_quiet(self) -> bool:
         """Whether nothing is uncommitted in either direction: a restart now needs no reestablish."""
+        if self.link not in {Link.ONLINE, Link.HELD}:
+            return False
+        if self.phase in ENDED:
+            return self.phase is not Phase.FORGOTTEN
         return (
-            self.link is Link.ONLINE
+            self.phase in STEADY
             and self.remote_next is None
             and len(self.feerates) <= 1
             and all(htlc.state is State.COMMITTED for htlc in self.offered.values())

@@ -44,14 +44,33 @@ def restored(ch: Channel) -> tuple[Channel, Effects]:
 def connected(ch: Channel, features: Negotiated, keys: ChannelKeys) -> tuple[Channel, Effects]:
     """Say where we are, before anything else is said about the channel."""
     if ch.phase in ENDED:
-        ch = replace(ch, link=Link.ONLINE)
-        return ch, (Send(error(ch, ch.failure)),) if ch.failure else ()
+        return _told_again(ch)
     if ch.link is not Link.OFFLINE:
         ch, effects = disconnected(ch)
     else:
         effects = ()
     after = replace(ch, link=Link.SYNCING, features=features)
     return after, (*effects, Send(_message(after, keys)))
+
+
+def held(ch: Channel) -> tuple[Channel, Effects]:
+    """As it is, and silent, until the peer's session is adopted or turns out to be over."""
+    return (replace(ch, link=Link.HELD), ()) if ch.is_quiet else disconnected(ch)
+
+
+def adopted(ch: Channel) -> tuple[Channel, Effects]:
+    """Go on in the same stream of messages, with what was decided meanwhile."""
+    assert ch.link is Link.HELD, "only what was held is adopted"
+    if ch.phase in ENDED:
+        return _told_again(ch)
+    after, decisions = _send_decisions(replace(ch, link=Link.ONLINE))
+    sends = tuple(Send(message) for message in decisions)
+    return after, (Store(), *sends) if sends else ()
+
+
+def _told_again(ch: Channel) -> tuple[Channel, Effects]:
+    ch = replace(ch, link=Link.ONLINE)
+    return ch, (Send(error(ch, ch.failure)),) if ch.failure else ()
 
 
 def _message(ch: Channel, keys: ChannelKeys) -> ChannelReestablish:

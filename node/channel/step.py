@@ -30,7 +30,14 @@ from node.channel.model import (
     State,
 )
 from node.channel.parameters import Policy
-from node.channel.reestablish import connected, disconnected, receive_reestablish, restored
+from node.channel.reestablish import (
+    adopted,
+    connected,
+    disconnected,
+    held,
+    receive_reestablish,
+    restored,
+)
 from node.channel.signing import receive_commitment_signed, receive_revoke_and_ack, sign
 from node.crypto.derivation import ChannelKeys
 from node.errors import PeerFault, Refused
@@ -94,6 +101,10 @@ def _step(ch: Channel, event: events.Event, keys: ChannelKeys, policy: Policy) -
             return disconnected(ch)
         case events.Restored():
             return restored(ch)
+        case events.Held():
+            return held(ch)
+        case events.Adopted():
+            return _followed(adopted(ch), keys, policy)
         case events.Shutdown():
             return _followed(closing.shutdown(ch, event, keys), keys, policy)
         case events.ForceClose(command_id, reason):
@@ -148,7 +159,7 @@ def _followed(result: tuple[Channel, Effects], keys: ChannelKeys, policy: Policy
 def _received(ch: Channel, message: Message, keys: ChannelKeys, policy: Policy) -> tuple[Channel, Effects]:
     if isinstance(message, bolt1.Error):
         return receive_error(ch, message, keys)
-    if ch.link is Link.OFFLINE or isinstance(message, bolt1.Warning):
+    if ch.link in {Link.OFFLINE, Link.HELD} or isinstance(message, bolt1.Warning):
         return ch, ()
     if ch.phase in ENDED:
         lost = isinstance(message, bolt2.ChannelReestablish) and ch.failure

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 
 from node.errors import MalformedMessage, PeerFault
 from node.link.flow import ReceiveWindow, SendWindow
-from node.link.messages import Established, Limits
+from node.link.messages import Established, HeldSession, Limits
 from node.peer.connection import ActBuffer
 from node.peer.handshake import ACT_ONE_SIZE, ACT_THREE_SIZE, ACT_TWO_SIZE, HandshakeFailed, HandshakeResult
 from node.peer.notice import warning
@@ -24,6 +24,8 @@ from node.peer.session import Session, SessionRules
 from node.peer.transport import Transport
 from node.runtime.addresses import join_address
 from node.runtime.runtime import Runtime
+from node.wire.bolt1 import Init
+from node.wire.codec import encode
 
 MAX_UNANSWERED = 500  # announcements of one peer that wait for a verdict; then it is not read
 MAX_QUEUED_QUERIES = 20  # of one peer; honest ones send one at a time, and a filter
@@ -42,6 +44,9 @@ class Hold(Enum):
 
 class Uplink(Protocol):
     """What a connection needs of the backend."""
+
+    @property
+    def is_up(self) -> bool: ...
 
     def ready(self, connection: "PeerConnection", init: bytes) -> None: ...
     def message(self, connection: "PeerConnection", raw: bytes) -> None: ...
@@ -127,6 +132,7 @@ class PeerConnection(asyncio.Protocol):
         "session",
         "since_s",
         "starved",
+        "suspended",
         "unanswered",
     )
 
@@ -146,6 +152,7 @@ class PeerConnection(asyncio.Protocol):
         self.starved = False  # it has had more gossip than its share: what is due waits
         self.queries = 0.0  # allowance used up, see `frontend.gossip`
         self.ended = False
+        self.suspended = False  # the backend is away, or has not adopted it yet: what is for it waits
         self._acts: ActBuffer | None = ActBuffer()
         self._wanted = ACT_ONE_SIZE if dial is None else ACT_TWO_SIZE
         self._waiting_for_backend = False
@@ -202,7 +209,7 @@ class PeerConnection(asyncio.Protocol):
     def _handshake(self, data: bytes) -> None:
         assert self._acts is not None
         self._acts.receive(data)
-        if self._waiting_for_backend:
+        if self._waiting_for_backend or not self._house.uplink.is_up:
             return
         act = self._acts.take(self._wanted)
         if act is None:
@@ -240,6 +247,36 @@ class PeerConnection(asyncio.Protocol):
         rest, self._acts = self._acts.rest(), None
         if rest:
             self.data_received(rest)
+
+    # while the backend is away
+
+    def suspend(self) -> None:
+        """The backend is away: go on with what a frontend can do alone. What only that backend knew of ends."""
+        if self.ready:
+            self.suspended = True
+        elif self.session is not None or self._waiting_for_backend or self._wanted != ACT_ONE_SIZE:
+            self.close("backend lost")
+
+    def wake(self) -> None:
+        """A backend is here: the act that waited for it may go."""
+        if self._transport is None and not self.ended:
+            self.data_received(b"")
+
+    def held(self) -> HeldSession:
+        """What the next backend has to know of it."""
+        assert self.session is not None, "only a ready session is held"
+        assert self.session.features is not None, "only a ready session is held"
+        return HeldSession(
+            number=self.number,
+            node_id=self.node_id,
+            init=encode(Init(b"", self.session.features.to_bytes())),
+            address=self.address,
+            sent=self.send_window.sequence,
+            acked=self.send_window.acknowledged,
+            received=self.receive_window.sequence,
+            age_s=self._house.runtime.monotonic() - self.since_s,
+            incoming=self.dial is None,
+        )
 
     # messages
 

@@ -17,7 +17,7 @@ from node.frontend.outgoing import Outgoing
 from node.frontend.uplink import Uplink
 from node.gossip.graph import Delta
 from node.gossip.validation import Verdict
-from node.link.messages import DRAINS, Dial, Limits, Shares, Status, Welcome
+from node.link.messages import DRAINS, PRESENTING, Dial, Limits, Shares, Status, Welcome
 from node.peer.session import SessionRules
 from node.runtime import logs, node_key, tls
 from node.runtime.certificates import Role
@@ -26,6 +26,7 @@ from node.runtime.runtime import Listener, Runtime
 from node.wire.features import Features
 
 SWEEP_INTERVAL_S = 1.0
+MAX_EARLY = 500  # sockets that may wait for a backend to shake hands: about a second's worth of strangers
 MAX_PONG_SIZE = 256  # asked for in our pings: some cover traffic, little cost
 
 _VERDICTS = frozenset(Verdict)
@@ -79,6 +80,8 @@ class Frontend:
         self._proxy_listener: Listener | None = None
         self.listening = asyncio.Event()
         self._opening = asyncio.Lock()
+        self._away_since_s: float | None = None  # while sessions wait for a backend to adopt them
+        self._early: dict[int, PeerConnection] = {}  # came while the backend was away
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -127,6 +130,11 @@ class Frontend:
             ping_timeout_s=message.limits.ping_timeout_s,
         )
         self.gossip.configure(message)
+        if message.protocol < PRESENTING:  # it would not know the sessions that we hold
+            self._end_held("backend lost")
+        early, self._early = self._early, {}
+        for connection in early.values():
+            connection.wake()
 
     def _take_up_handshakes(self, message: Welcome) -> None:
         """With the node's key, and leave to use it, strangers' handshakes are run here."""
@@ -148,13 +156,39 @@ class Frontend:
         self.admission.share(message)
         self.budget.share(message)
 
-    def link_lost(self) -> None:
-        """Without a backend no peer can be served; they come back through whoever has one."""
-        log.warning("link_lost", sessions=len(self.connections))
+    def link_lost(self, *, hold: bool) -> None:
+        """Peers need not notice that the backend is away, if the next one can go on with their sessions."""
+        log.warning("link_lost", sessions=len(self.connections), hold=hold)
         self.gossip.current = False
-        self._close_port()
+        if self._away_since_s is None:
+            self._away_since_s = self.runtime.monotonic()
         for connection in list(self.connections.values()):
-            connection.close("backend lost")
+            if not hold:
+                connection.close("backend lost")
+                continue
+            connection.suspend()
+            if not (connection.ended or connection.suspended):
+                self._early[connection.number] = connection
+        if not hold:
+            self._close_port()
+
+    def _check_away(self, now_s: float) -> None:
+        """Nothing waits for ever: without a backend no peer can be served, and there may be other nodes' frontends."""
+        if self._away_since_s is None:
+            return
+        if self.uplink.is_up and not any(c.suspended for c in self.connections.values()):
+            self._away_since_s = None
+        elif now_s - self._away_since_s > self._config.backend_away_timeout_s:
+            self._end_held("backend lost")
+            if not self.uplink.is_up:
+                self._close_port()
+                for connection in list(self._early.values()):
+                    connection.close("backend lost")
+
+    def _end_held(self, cause: str) -> None:
+        for connection in list(self.connections.values()):
+            if connection.suspended:
+                connection.close(cause)
 
     def graph_records(self, first_sequence: int, deltas: Iterable[Delta]) -> None:
         self.gossip.records(first_sequence, deltas)
@@ -246,6 +280,10 @@ class Frontend:
                 return cause
         self.connections[connection.number] = connection
         self.gossip.join(connection)
+        if not self.uplink.is_up:
+            self._early[connection.number] = connection
+            if len(self._early) > MAX_EARLY:
+                return "no_backend"
         return ""
 
     def shaken(self, connection: PeerConnection) -> None:
@@ -255,6 +293,7 @@ class Frontend:
     def closed(self, connection: PeerConnection, cause: str) -> None:
         if self.connections.pop(connection.number, None) is not None:
             self.gossip.leave(connection)
+            self._early.pop(connection.number, None)
             if self._local is not None:
                 self._local.forget(connection)
             if connection.dial is None:
@@ -314,6 +353,7 @@ class Frontend:
                     self.gossip.relax(connection)
                 if connection.starved:
                     connection.pump()
+            self._check_away(now_s)
             self._let_go(now_s)
             self.gossip.sweep()
             self.uplink.beat()

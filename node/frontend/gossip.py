@@ -65,17 +65,22 @@ class FrontendGossip:
     # the backend's side
 
     def configure(self, welcome: Welcome) -> None:
-        """A new backend: what it was asked before is forgotten, and a copy of another's graph is worth nothing."""
+        """A new backend: a copy of another's graph is worth nothing."""
         self._node_id = welcome.node_id
         self._queries_per_s = welcome.limits.queries_per_s
         self._rebroadcast.interval_s = welcome.limits.flush_interval_s
-        self._offers.clear()
-        self._aggregation, self._pending = Aggregation(), Pending()
         if self.graph.chain_hash != welcome.chain_hash:
             self.graph = Graph(welcome.chain_hash)
         same = self._epoch == welcome.epoch and self.graph.channels
         self._epoch = welcome.epoch
         self._want(self.graph.sequence if same else -1)
+        self._offer_again()
+
+    def _offer_again(self) -> None:
+        """What the backend before did not decide, this one does: no peer that sent it waits in vain."""
+        offers, self._offers = self._offers, {}
+        for raw in offers.values():
+            self._offers[self._backend.offer(0, raw)] = raw
 
     def _want(self, after: int) -> None:
         """Ask for all changes after this one; from -1 on it is the whole graph, which may be an empty one."""

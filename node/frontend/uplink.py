@@ -10,11 +10,14 @@ from node.frontend.connection import Hold, PeerConnection
 from node.gossip.graph import Delta
 from node.link import frames
 from node.link.graph_records import decode_deltas
+from node.link.presenting import presented
 from node.link.messages import (
+    PRESENTING,
     PROTOCOL_MAX,
     PROTOCOL_MIN,
     Acks,
     Act,
+    Adopted,
     Beat,
     CloseSession,
     Control,
@@ -28,6 +31,7 @@ from node.link.messages import (
     HandshakeRefused,
     HandshakeStarted,
     Hello,
+    Leaving,
     Rejected,
     SessionEnded,
     SessionReady,
@@ -54,7 +58,7 @@ class Tenant(Protocol):
     connections: dict[int, PeerConnection]
 
     def welcome(self, message: Welcome) -> None: ...
-    def link_lost(self) -> None: ...
+    def link_lost(self, *, hold: bool) -> None: ...
     def status(self) -> Status: ...
     def dial(self, message: Dial) -> None: ...
     def drain(self, over_s: float | None) -> None: ...
@@ -80,6 +84,7 @@ class Uplink(asyncio.Protocol):
         self._offer = 0
         self.highest_epoch = 0
         self.welcomed: Welcome | None = None
+        self._hold = False
         self.rejected = ""
         self._refused = False
         self.addresses: tuple[str, ...] = ()
@@ -91,6 +96,11 @@ class Uplink(asyncio.Protocol):
     def queue_bytes(self) -> int:
         """What waits to be written to the backend."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether a backend is here."""
+        return self.welcomed is not None
 
     # keeping it up
 
@@ -140,7 +150,7 @@ class Uplink(asyncio.Protocol):
             log.warning("link_refused", error=str(exc or "closed before the welcome; see the backend's log"))
         if self.welcomed is not None:
             self.welcomed = None
-            self._tenant.link_lost()
+            self._tenant.link_lost(hold=self._hold)
         self._lost.set()
 
     def data_received(self, data: bytes) -> None:
@@ -179,7 +189,9 @@ class Uplink(asyncio.Protocol):
         if kind == frames.PEER:
             number, sequence, raw = frames.split_peer(body)
             connection = self._tenant.connections.get(number)
-            if connection is not None and connection.receive_window.receive(sequence):
+            if connection is None or connection.suspended:
+                return
+            if connection.receive_window.receive(sequence):
                 connection.send([raw])
                 self._take_over(connection)
         elif kind == frames.GRAPH:
@@ -219,6 +231,12 @@ class Uplink(asyncio.Protocol):
             case CloseSession(number, cause, last):
                 if connection := connections.get(number):
                     connection.close(cause, last)
+            case Adopted(sessions):
+                for number, sequence in sessions:
+                    if connection := connections.get(number):
+                        self._adopted(connection, sequence)
+            case Leaving(returns):
+                self._hold = returns
             case StartSync(number):
                 if connection := connections.get(number):
                     self._tenant.start_sync(connection)
@@ -255,7 +273,20 @@ class Uplink(asyncio.Protocol):
         self.highest_epoch = message.epoch
         self.welcomed = message
         self.welcomes += 1
+        self._hold = message.protocol >= PRESENTING
         self._tenant.welcome(message)
+        if self._hold:
+            for part in presented([c.held() for c in self._tenant.connections.values() if c.suspended]):
+                self._control(part)
+
+    def _adopted(self, connection: PeerConnection, sequence: int) -> None:
+        """The backend goes on behind this message of the peer's: it gets what came since."""
+        if not connection.suspended:
+            raise MalformedMessage(f"session {connection.number} was not presented")
+        connection.suspended = False
+        self._acked(connection, sequence)
+        for number, raw in connection.send_window.unacknowledged():
+            self._write(frames.peer(connection.number, number, raw))
 
     def _acked(self, connection: PeerConnection, sequence: int) -> None:
         connection.send_window.acked(sequence)
@@ -290,7 +321,10 @@ class Uplink(asyncio.Protocol):
         self._control(SessionReady(connection.number, init, connection.address))
 
     def message(self, connection: PeerConnection, raw: bytes) -> None:
-        self._write(frames.peer(connection.number, connection.send_window.sent(len(raw)), raw))
+        """Hand over what a peer sent; it is kept until the backend acknowledges it."""
+        sequence = connection.send_window.sent(len(raw), raw)
+        if not connection.suspended:
+            self._write(frames.peer(connection.number, sequence, raw))
 
     def sent(self, connection: PeerConnection) -> None:
         """The peer has caught up: what the backend sent it meanwhile is taken over now."""
@@ -299,6 +333,8 @@ class Uplink(asyncio.Protocol):
 
     def _take_over(self, connection: PeerConnection) -> None:
         """What the backend sent is on its way to the peer; while that reads slowly, no more is taken over."""
+        if connection.suspended:
+            return
         if connection.writable and connection.receive_window.sequence:
             self._acks[connection.number] = connection.receive_window.sequence
 

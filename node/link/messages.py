@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 
 PROTOCOL_MIN = 1
-PROTOCOL_MAX = 1
+PROTOCOL_MAX = 2
+PRESENTING = 2  # from here on sessions are presented and adopted; before, they end with the link
 
 DRAINS = "drain"  # capability of a frontend that understands Drain
 PROXIES = "proxy"  # of one that does as Welcome.dialling says
@@ -20,6 +21,8 @@ MAX_FRONTEND_ID = 64  # characters; names a process in logs and metrics
 
 
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Point = Annotated[bytes, Meta(min_length=33, max_length=33)]
+Count = Annotated[int, Meta(ge=0, le=1 << 62)]
 Interval = Annotated[float, Meta(gt=0)]
 
 
@@ -239,6 +242,43 @@ class CloseSession(Control, frozen=True, tag="close"):
     message: Annotated[bytes, Meta(max_length=65_535)] = b""
 
 
+class HeldSession(msgspec.Struct, frozen=True, array_like=True):
+    """A session that its frontend kept while the backend was away; `init` is the peer's, raw.
+
+    Messages from the peer: `sent` were handed over, `acked` of them acknowledged. To the peer: `received` were taken
+    over. The session is `age_s` old, and was dialled by the peer if `incoming`.
+    """
+
+    number: int
+    node_id: Point
+    init: Annotated[bytes, Meta(max_length=65_535)]
+    address: str
+    sent: Count
+    acked: Count
+    received: Count
+    age_s: float = 0.0
+    incoming: bool = True
+
+
+class Present(Control, frozen=True, tag="present"):
+    """After the welcome: what this frontend holds, a part at a time. Each session is adopted or closed."""
+
+    sessions: tuple[HeldSession, ...]
+    last: bool = False
+
+
+class Adopted(Control, frozen=True, tag="adopted"):
+    """(session, sequence): these go on; what the peer sent after `sequence` is handed over, again or at last."""
+
+    sessions: tuple[tuple[int, int], ...]
+
+
+class Leaving(Control, frozen=True, tag="leaving"):
+    """The backend stops; if it `returns`, sessions are to be held for the next one."""
+
+    returns: bool = True
+
+
 class StartSync(Control, frozen=True, tag="sync"):
     """Ask this peer for gossip: run the queries of BOLT 7, then stream what is new."""
 
@@ -275,6 +315,7 @@ ToBackend = (
     | SessionReady
     | SessionEnded
     | GraphWanted
+    | Present
 )
 ToFrontend = (
     Welcome
@@ -286,6 +327,8 @@ ToFrontend = (
     | HandshakeRefused
     | Dial
     | CloseSession
+    | Adopted
+    | Leaving
     | StartSync
     | Drain
     | GraphCurrent

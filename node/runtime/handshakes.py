@@ -23,6 +23,7 @@ class Handshakes:
         self._refilled_s = runtime.monotonic()
         self._waiting = 0
         self.refused = 0
+        self.resting = False  # the backend stops: who comes now would only be sent away
 
     @property
     def waiting(self) -> int:
@@ -31,6 +32,8 @@ class Handshakes:
 
     def responder(self) -> Responder:
         """Raises HandshakeFailed("busy") where strangers ask for more than the node will do."""
+        if self.resting:
+            raise HandshakeFailed(1, "busy")
         self._take_allowance()
         return Responder(self._secret, self._runtime.entropy(32))
 
