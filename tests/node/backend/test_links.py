@@ -154,7 +154,7 @@ class Bench:
 def test_a_frontend_is_welcomed_with_the_epoch_and_the_limits() -> None:
     (welcome,) = Bench().told(m.Welcome)
 
-    assert (welcome.protocol, welcome.epoch, welcome.node_id, welcome.graph_sequence) == (1, 3, NODE_ID, 9)
+    assert (welcome.protocol, welcome.epoch, welcome.node_id, welcome.graph_sequence) == (2, 3, NODE_ID, 9)
 
 
 def test_a_frontend_that_could_leak_is_not_welcomed_where_tor_is_all() -> None:
@@ -323,15 +323,75 @@ async def test_a_gap_ends_the_link() -> None:
     assert bench.transport.closed
 
 
-async def test_a_lost_link_ends_its_sessions() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("protocol", [1, 2])
+async def test_sessions_end_with_their_link_unless_the_frontend_can_hold_them(protocol: int) -> None:
+    bench = Bench(m.Hello(1, protocol, "f1", "test"))
     await bench.peer_in()
     bench.tell(m.SessionReady(1, b"\x00\x10", "a"))
     (session,) = bench.link.sessions.values()
     bench.link.connection_lost(None)
 
     assert session.state is SessionState.ENDED
-    assert bench.office.named("ended") == [(session, "link lost")]
+    ended, lost = [(session, "link lost")], [(session,)]
+    assert (bench.office.named("ended"), bench.office.named("lost")) == ((ended, []), ([], lost))[protocol - 1]
+
+
+async def test_a_peer_that_is_still_shaking_hands_is_not_held() -> None:
+    bench = Bench()
+    await bench.peer_in()
+    (session,) = bench.link.sessions.values()
+    bench.link.connection_lost(None)
+
+    assert session.state is SessionState.ENDED
+    assert not bench.office.named("lost")
+
+
+def held(number: int, received: int = 0) -> m.HeldSession:
+    return m.HeldSession(number, PEER_ID, b"\x00\x10", "1.2.3.4:5", 3, 1, received, age_s=9.0)
+
+
+def test_each_session_that_is_presented_is_adopted_or_closed() -> None:
+    bench = Bench()
+    bench.office.adopt = lambda session, held: (
+        "not held" if held.received else session.resume(received=2, decided=0)
+    )
+    bench.tell(m.Present((held(5), held(6, received=1))), m.Present((held(7),), last=True))
+
+    assert bench.told(m.Adopted) == [m.Adopted(((5, 2),)), m.Adopted(((7, 2),))]
+    assert bench.told(m.CloseSession) == [m.CloseSession(6, "not held")]
+    assert bench.office.named("presented") == [(bench.link,)]
+    assert list(bench.link.sessions) == [5, 7]
+
+    bench.link.data_received(frames.peer(5, 3, b"three") + frames.peer(6, 3, b"three"))
+    assert [raw for _, raw in bench.office.named("message")] == [b"three"]
+
+
+def test_a_session_is_presented_once() -> None:
+    bench = Bench()
+    bench.office.adopt = lambda session, held: session.resume(received=2, decided=0)
+    bench.tell(m.Present((held(5),), last=True))
+    bench.tell(m.Present((held(5),), last=True))
+
+    assert bench.transport.closed
+
+
+def test_a_frontend_of_a_release_before_presents_nothing_and_is_told_nothing_that_it_does_not_know() -> None:
+    bench = Bench(m.Hello(1, 1, "f1", "test"))
+    assert bench.told(m.Welcome)[0].protocol == 1
+    assert bench.office.named("presented") == [(bench.link,)]
+    bench.link.leave(returns=True)
+    assert not bench.told(m.Leaving)
+
+    bench.tell(m.Present((held(5),), last=True))
+    assert bench.transport.closed
+
+
+def test_nothing_is_obeyed_that_comes_after_a_link_was_replaced() -> None:
+    bench = Bench()
+    bench.link.let_go()
+    bench.tell(m.GraphWanted(-1))
+
+    assert not bench.office.named("graph_wanted")
 
 
 async def test_a_silent_frontend_is_let_go_and_a_stuck_session_too() -> None:
@@ -358,6 +418,9 @@ CONTROLS = st.one_of(
     st.builds(m.DialFailed, st.integers(0, 3), st.text(max_size=9)),
     st.builds(m.Acks, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4).map(tuple)),
     st.builds(m.GraphWanted, st.integers(-3, 9)),
+    st.builds(
+        m.Present, st.lists(st.integers(0, 5).map(lambda number: held(number)), max_size=3).map(tuple)
+    ),
     st.builds(m.Beat, st.integers(0, 9), st.integers(0, 9)),
 )
 FRAMES = st.one_of(

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from node.backend.checkpoints import Checkpoints
 from node.backend.session import Session, SessionState
 from node.backend.switchboard import Switchboard
 from node.channel import events as ev
@@ -23,6 +24,8 @@ READY = bolt2.ChannelReady(b"c" * 32, b"\x02" + b"p" * 32)
 
 class FakeJournal:
     def wake(self) -> None: ...
+
+    def write(self, sql, *parameters) -> None: ...
 
     def before_commit(self, hook) -> None:
         self.sealing = hook
@@ -77,6 +80,8 @@ class FakeLink:
 
     def flush_acks(self) -> None: ...
 
+    def let_go(self) -> None: ...
+
     def close(self) -> None:
         self.closed = True
 
@@ -94,7 +99,9 @@ class FakeGossip:
 @pytest.fixture
 def board():
     channels = FakeChannels()
-    board = Switchboard(None, FakeJournal(), channels, Features(), max_strangers=2)
+    journal = FakeJournal()
+    checkpoints = Checkpoints(journal, channels)
+    board = Switchboard(None, journal, channels, checkpoints, Features(), max_strangers=2)
     board.gossip, board.opener, board.channels = FakeGossip(), None, channels
     return board
 

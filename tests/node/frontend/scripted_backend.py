@@ -12,6 +12,7 @@ from node.link.graph_records import encode_delta
 from node.link.messages import (
     Acks,
     Act,
+    Adopted,
     Control,
     Dial,
     Dialling,
@@ -20,8 +21,10 @@ from node.link.messages import (
     GraphWanted,
     HandshakeRefused,
     HandshakeStarted,
+    HeldSession,
     Hello,
     Limits,
+    Present,
     SessionEnded,
     SessionReady,
     Verdicts,
@@ -89,11 +92,11 @@ class ScriptedBackend(asyncio.Protocol):
         self.limits = Limits()
         self.dialling = Dialling()
         self.epoch = 1
-        self.protocol = 1
+        self.protocol = 2
         self.graph: list[Delta] = []
         self.sequence = 0
         self.welcomes: Control | None = None  # what to answer to a Hello instead of a Welcome
-        self.welcoming = self.feeding = self.acking = self.shaking = True
+        self.welcoming = self.feeding = self.acking = self.shaking = self.adopting = True
         self.heard = Heard()
         self.transport: asyncio.Transport | None = None
         self._handshakes: dict[int, Responder | Initiator] = {}
@@ -145,6 +148,8 @@ class ScriptedBackend(asyncio.Protocol):
                 self.send(self.welcomes or self.welcome())
             case GraphWanted(after) if self.feeding:
                 self.feed(after)
+            case Present(sessions) if self.adopting:
+                self.adopt(*sessions)
             case HandshakeStarted(session, _, act) if self.shaking:
                 self._handshakes[session] = Responder(self.secret, self._runtime.entropy(32))
                 self._shake(session, act)
@@ -167,6 +172,12 @@ class ScriptedBackend(asyncio.Protocol):
             self.send(Established(session, result.remote_static, *keys, act=reply))
 
     # what a test has it say
+
+    def adopt(self, *sessions: HeldSession) -> None:
+        """All of them, as if everything that was not acknowledged had been lost."""
+        self._sent |= {held.number: held.received for held in sessions}
+        if sessions:
+            self.send(Adopted(tuple((held.number, held.acked) for held in sessions)))
 
     def send(self, *messages: Control) -> None:
         self.write(b"".join(map(frames.control, messages)))
