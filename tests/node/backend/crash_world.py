@@ -6,24 +6,18 @@ Killing leaves what `kill -9` leaves: the database file. Frames that a backend h
 import asyncio
 import random
 import shutil
-from collections import deque
-from functools import partial
 
 import msgspec
+from crash_frontend import Connection, Frontend
 
 from lnsim.chain.embedded import EmbeddedNode
 from node.backend.backend import Backend
-from node.backend.identity import FEATURES
 from node.backend.receiving import Received
-from node.backend.session import Session, SessionState
 from node.backend.sqlite_store import SqliteStore
 from node.channel.model import Link
-from node.link import frames
 from node.payment.send import Payment
 from node.runtime.config import BackendConfig, BitcoindConfig, ChannelConfig
 from node.runtime.runtime import SystemRuntime
-from node.wire.bolt1 import Init
-from node.wire.codec import encode
 
 NOW_S = 1_700_000_000.0
 NEVER_S = 3_600.0
@@ -32,8 +26,6 @@ MAX_TURNS = 20_000
 SLOWEST_TURNS = 4  # that a message or a sync takes
 NAMES = "ABC"
 PAIRS = ("AB", "BC")
-INIT = encode(Init(b"", FEATURES.to_bytes()))
-WINDOW_BYTES = 1 << 20
 PAY_TASK, OPEN_TASK = "pay", "opening"  # of users: wait for what may not come
 FOREVER = frozenset(("journal", "chain", "sweep", PAY_TASK, OPEN_TASK))
 
@@ -122,61 +114,6 @@ class NoListener:
         pass
 
 
-class End:
-    """One side of a connection: the carrier of one session."""
-
-    frontend_id = "wire"
-
-    def __init__(self, node, number, remote_node_id):
-        self.node = node
-        self.other = None
-        self.way = deque()  # what the peer has not had yet
-        self.reader = frames.FrameReader()
-        self.session = Session(self, number, "", NOW_S, WINDOW_BYTES)
-        self.session.node_id = remote_node_id
-        self.session.state = SessionState.READY
-
-    def write(self, frame):
-        if self.node.is_dead or self.session.state is not SessionState.READY:
-            return
-        for kind, body in self.reader.receive(frame):
-            if kind == frames.PEER:
-                _, sequence, raw = frames.split_peer(body)
-                self.send(self.other.deliver, sequence, raw)
-
-    def send(self, call, *arguments):
-        """In order, each after a while."""
-        self.way.append(partial(call, *arguments))
-        if len(self.way) == 1:
-            self.node.world.later(self._arrived)
-
-    def _arrived(self):
-        self.way[0]()
-        self.way.popleft()
-        if self.way:
-            self.node.world.later(self._arrived)
-
-    def deliver(self, sequence, raw):
-        if not self.node.is_dead and self.session.state is SessionState.READY:
-            self.other.session.send_window.acked(sequence)
-            self.node.backend.switchboard.message(self.session, raw)
-
-    def end_session(self, session, cause, message=b""):
-        self.node.world.faults.append(f"{self.node.name}: {cause}")
-        self.cut(cause)
-
-    def cut(self, cause):
-        """Over for us now, and for the peer once it has had what was on its way."""
-        self.close(cause)
-        self.send(self.other.close, cause)
-
-    def close(self, cause):
-        if self.session.state is SessionState.READY:
-            self.session.state = SessionState.ENDED
-            if not self.node.is_dead:
-                self.node.backend.switchboard.ended(self.session, cause)
-
-
 class Node:
     """One backend, and after its death the next one from the same directory."""
 
@@ -184,7 +121,9 @@ class Node:
         self.world = world
         self.name = name
         self.lives = 0
-        self.ends = {}
+        self.is_dead = True
+        self.frontend = Frontend(self)
+        self.frontend_knows = asyncio.Event()
         self.fuse = None
 
     async def start(self):
@@ -206,6 +145,10 @@ class Node:
         self.backend = Backend(self.runtime, config, client, self.store, "test", self.hints)
         self._guard(self.backend.journal)
         await self.backend.start()
+        if self.lives > 1:
+            await self.frontend_knows.wait()
+        self.frontend_knows.clear()
+        self.frontend.connect()
 
     def _guard(self, journal):
         """Every output asks the fuse first; after the last one, a lit fuse goes off."""
@@ -237,9 +180,7 @@ class Node:
         self.hints.close()
         self.runtime.cancel_all()
         self.store.close()
-        ends, self.ends = self.ends, {}
-        for end in ends.values():
-            end.cut("killed")
+        self.frontend.lost()
 
     def _task_failed(self, name, error):
         if not isinstance(error, Crash):
@@ -278,11 +219,14 @@ class Node:
 
 
 class World:
-    def __init__(self, directory, chain=None, *, seed=0):
+    def __init__(self, directory, chain=None, *, seed=0, holding=False, drops=0.0):
+        """`holding`: frontends keep sessions over a death; `drops` is how often what was written then is lost."""
         self.directory = directory
+        self.holding, self.drops = holding, drops
         self.random = random.Random(seed)
         self.chain = chain or EmbeddedNode(lambda: NOW_S)
         self.faults = []
+        self.refused = []  # why sessions were not adopted
         self.in_flight = 0
         self.sessions = 0
         self.nodes = {name: Node(self, name) for name in NAMES}
@@ -300,17 +244,16 @@ class World:
         """Connect whoever is not."""
         for pair in PAIRS:
             one, two = self[pair[0]], self[pair[1]]
-            if one.ends.get(two.name) and one.ends[two.name].session.state is SessionState.READY:
+            if any(connection.remote is two for connection in one.frontend.connections.values()):
                 continue
             self.sessions += 1
             ends = [
-                End(one, self.sessions, two.backend.node_id),
-                End(two, self.sessions, one.backend.node_id),
+                Connection(one.frontend, self.sessions, two),
+                Connection(two.frontend, self.sessions, one),
             ]
             ends[0].other, ends[1].other = ends[1], ends[0]
-            one.ends[two.name], two.ends[one.name] = ends
             for end in ends:
-                end.other.send(end.node.backend.switchboard.ready, end.session, INIT)
+                end.frontend.join(end)
 
     def later(self, call):
         self.in_flight += 1
@@ -340,6 +283,9 @@ class World:
         for node in died:
             await node.start()
             node.fuse = fuse
+        await self.quiet()  # whoever can be adopted is
+        if any(node.is_dead for node in self.nodes.values()):
+            return True
         self.join()
         await self.quiet()
         return bool(died)
