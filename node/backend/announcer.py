@@ -4,7 +4,7 @@ unannounced channel.
 
 from collections.abc import Iterable
 
-from msgspec import Struct
+from msgspec import Struct, msgpack
 from msgspec.structs import replace
 
 from node.backend.channels import Channels, Record
@@ -12,6 +12,7 @@ from node.backend.graph_keeper import GraphKeeper
 from node.backend.journal import Journal
 from node.backend.onion_file import OnionFile
 from node.backend.session import Session
+from node.backend.store import Store, put
 from node.channel import effects as fx
 from node.channel.limits import spendable_msat
 from node.channel.model import Phase
@@ -33,6 +34,7 @@ DISABLE_AFTER_S = 600.0  # a peer that is away for less is not worth an update t
 RENEW_AFTER_S = 7 * 24 * 3600  # half of what makes a channel stale
 MAX_HINTS = 3  # of an invoice
 
+PUT_TERMS = put("peer_terms")
 MESSAGE_FLAGS = 1  # BOLT 7: htlc_maximum_msat is there
 
 
@@ -72,6 +74,12 @@ class Announcer:
         self._offline_since: dict[bytes, float] = {}
         self._onion = OnionFile(runtime, config.tor)
 
+    def load(self, store: Store) -> None:
+        for channel_id, data in store.rows("SELECT channel_id, data FROM peer_terms"):
+            assert isinstance(channel_id, bytes)
+            assert isinstance(data, bytes)
+            self._terms[channel_id] = msgpack.decode(data, type=Terms)
+
     # lookups
 
     def index(self, record: Record) -> None:
@@ -86,7 +94,8 @@ class Announcer:
         for short_channel_id in [scid for scid, known in self._by_scid.items() if known is record]:
             del self._by_scid[short_channel_id]
         self._updates.pop(record.channel.channel_id, None)
-        self._terms.pop(record.channel.channel_id, None)
+        if self._terms.pop(record.channel.channel_id, None) is not None:
+            self._journal.write("DELETE FROM peer_terms WHERE channel_id = ?", record.channel.channel_id)
 
     def channel_of(self, short_channel_id: int) -> bytes | None:
         record = self._by_scid.get(short_channel_id)
@@ -141,9 +150,11 @@ class Announcer:
 
     def learn_terms(self, record: Record, message: ChannelUpdate) -> None:
         """The peer told us the terms of our unannounced channel; they go into our invoices."""
-        self._terms[record.channel.channel_id] = Terms(
-            message.fee_base_msat, message.fee_proportional_millionths, message.cltv_expiry_delta
-        )
+        channel_id = record.channel.channel_id
+        terms = Terms(message.fee_base_msat, message.fee_proportional_millionths, message.cltv_expiry_delta)
+        if self._terms.get(channel_id) != terms:  # kept: not every peer says it again after a restart
+            self._terms[channel_id] = terms
+            self._journal.write(PUT_TERMS, channel_id, msgpack.encode(terms))
 
     # announcements
 

@@ -234,6 +234,7 @@ class Backend:
             self.keeper,
             self.dialler,
             self.checkpoints,
+            self.announcer,
         ):
             part.load(self.store)
 

@@ -19,8 +19,11 @@ MIGRATIONS = {
         "ALTER TABLE payments ADD COLUMN turn INTEGER NOT NULL DEFAULT 0",
         "UPDATE payments SET turn = rowid",
         "CREATE INDEX payments_turn ON payments (turn)",
-        "CREATE TABLE sessions (node_id BLOB PRIMARY KEY, frontend_id TEXT NOT NULL, number INTEGER NOT NULL, "
-        "received INTEGER NOT NULL, sent INTEGER NOT NULL) WITHOUT ROWID",
+        (
+            "CREATE TABLE sessions (node_id BLOB PRIMARY KEY, frontend_id TEXT NOT NULL, number INTEGER NOT NULL, "
+            "received INTEGER NOT NULL, sent INTEGER NOT NULL) WITHOUT ROWID"
+        ),
+        "CREATE TABLE peer_terms (channel_id BLOB PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID",
     ),
 }
 

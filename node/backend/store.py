@@ -47,7 +47,8 @@ CREATE TABLE peers (node_id BLOB PRIMARY KEY, address TEXT NOT NULL) WITHOUT ROW
 CREATE TABLE gossip (kind INTEGER NOT NULL, key BLOB NOT NULL, number INTEGER NOT NULL, raw BLOB NOT NULL, PRIMARY KEY (kind, key));
 CREATE TABLE sessions (
     node_id BLOB PRIMARY KEY, frontend_id TEXT NOT NULL, number INTEGER NOT NULL, received INTEGER NOT NULL, sent INTEGER NOT NULL
-) WITHOUT ROWID
+) WITHOUT ROWID;
+CREATE TABLE peer_terms (channel_id BLOB PRIMARY KEY, data BLOB NOT NULL) WITHOUT ROWID
 """
 
 # Of each table the columns, and how many of them, from the first on, make up its key.
@@ -63,6 +64,7 @@ COLUMNS = {
     "peers": (("node_id", "address"), 1),
     "gossip": (("kind", "key", "number", "raw"), 2),
     "sessions": (("node_id", "frontend_id", "number", "received", "sent"), 1),
+    "peer_terms": (("channel_id", "data"), 1),
 }
 
 Parameters = tuple[object, ...]

@@ -99,7 +99,7 @@ class Wire:
         pass
 
     def close(self):
-        raise AssertionError("the backend ends a link that nothing was wrong with")
+        assert self.frontend.node.is_stopping, "the backend ends a link that nothing was wrong with"
 
     abort = close
 
@@ -153,6 +153,8 @@ class Frontend:
             return
         message = frames.decode_to_frontend(body) if kind == frames.CONTROL else None
         match message:
+            case lm.Leaving(returns):
+                assert returns
             case lm.Welcome():
                 for part in presented([c.held() for c in self.connections.values() if c.suspended]):
                     self.up(frames.control(part))

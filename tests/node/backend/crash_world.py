@@ -122,13 +122,14 @@ class Node:
         self.name = name
         self.lives = 0
         self.is_dead = True
+        self.is_stopping = False
         self.frontend = Frontend(self)
         self.frontend_knows = asyncio.Event()
         self.fuse = None
 
     async def start(self):
         self.lives += 1
-        self.is_dead = False
+        self.is_dead = self.is_stopping = False
         directory = self.world.directory / self.name
         directory.mkdir(parents=True, exist_ok=True)
         seed = f"{self.world.random.random()}{self.name}{self.lives}"
@@ -180,6 +181,15 @@ class Node:
         self.hints.close()
         self.runtime.cancel_all()
         self.store.close()
+        self.frontend.lost()
+
+    async def stop(self):
+        """As an operator would stop it."""
+        self.is_stopping = True
+        await self.backend.stop()
+        self.is_dead, self.fuse = True, None
+        self.hints.close()
+        self.runtime.cancel_all()
         self.frontend.lost()
 
     def _task_failed(self, name, error):
@@ -276,6 +286,14 @@ class World:
             if still == QUIET_TURNS:
                 return
         raise AssertionError(f"never quiet: {[(n.name, n.runtime.names) for n in self.nodes.values()]}")
+
+    async def settle(self):
+        """Quiet, and what only waited for a transaction is written."""
+        await self.quiet()
+        for node in self.nodes.values():
+            if not node.is_dead:
+                node.backend.checkpoints.sweep()
+        await self.quiet()
 
     async def recover(self, fuse=None):
         """Start again whoever died, with a fuse in it for its new life; whether anybody had to be."""

@@ -219,6 +219,8 @@ ROWS = {
     "publishes": (b"txid", b"tx", "commitment"),
     "peers": (b"node", "[2001:db8::1]:9735"),
     "gossip": (1, b"key", 21_000_000 * 100_000_000, b"raw"),
+    "sessions": (b"node", "f1", 1_760_000_000 << 24, 1 << 62, 3),
+    "peer_terms": (b"id", b"\xffterms"),
 }
 
 
