@@ -18,7 +18,7 @@ from node.crypto.keys import public_key
 from node.gossip.graph import Delta, Graph
 from node.gossip.raw import ChannelFields
 from node.gossip.validation import FundingOutput
-from node.link.messages import Dialling, Limits
+from node.link.messages import Dialling, HeldSession, Limits
 from node.runtime.handshakes import Handshakes
 from node.runtime.runtime import Listener, SystemRuntime
 from node.wire.features import Feature, Features
@@ -82,6 +82,11 @@ class StandIn:
     def ready(self, session: Session, init: bytes) -> None: ...
     def message(self, session: Session, raw: bytes) -> None: ...
     def ended(self, session: Session, cause: str) -> None: ...
+    def lost(self, session: Session) -> None: ...
+    def adopt(self, session: Session, held: HeldSession) -> str | None:
+        return "not held"
+
+    def presented(self, link: FrontendLink) -> None: ...
     def dial_failed(self, link: FrontendLink, dial: int, cause: str) -> None: ...
     def has_room(self, frontend_id: str) -> bool:
         return True
