@@ -31,7 +31,9 @@ from node.wire.features import Features
 MAX_DIALS = 256  # under way at once
 DIAL_TIMEOUT_S = 20.0
 HELD_TIMEOUT_S = 3.0  # for a frontend to come back with its sessions: it tries about twice a second
-REST_TIMEOUT_S = 2.0  # for exchanges of commitments to come to their end before a stop: one takes a few round trips
+REST_TIMEOUT_S = (
+    2.0  # for exchanges of commitments to come to their end before a stop: one takes a few round trips
+)
 REST_INTERVAL_S = 0.01
 
 log = logs.get("switchboard")
@@ -91,7 +93,9 @@ class Switchboard:
         self._next_dial = 0
         self._strangers: dict[bytes, None] = {}  # connected peers without channels, oldest first
         self.dialling = Dialling()
-        self._held: dict[bytes, float] = {}  # peers whose session a frontend may hold, and for how long we believe it
+        self._held: dict[
+            bytes, float
+        ] = {}  # peers whose session a frontend may hold, and for how long we believe it
         self.opener: Opener
         self.gossip: GossipOffice
         journal.before_commit(self._seal_acks)

@@ -39,7 +39,9 @@ class Phase(Enum):
 
 OPENING = frozenset({Phase.ACCEPT_CHANNEL, Phase.FUNDING_TX, Phase.FUNDING_CREATED, Phase.FUNDING_SIGNED})
 UPDATING = frozenset({Phase.NORMAL, Phase.SHUTTING_DOWN})
-STEADY = frozenset({Phase.FUNDING_CONFIRMED, Phase.NORMAL})  # no exchange of messages is half way by its nature
+STEADY = frozenset(
+    {Phase.FUNDING_CONFIRMED, Phase.NORMAL}
+)  # no exchange of messages is half way by its nature
 ENDED = frozenset({Phase.FORCE_CLOSED, Phase.DATA_LOSS, Phase.CLOSED, Phase.FORGOTTEN})
 
 

@@ -10,7 +10,6 @@ from node.frontend.connection import Hold, PeerConnection
 from node.gossip.graph import Delta
 from node.link import frames
 from node.link.graph_records import decode_deltas
-from node.link.presenting import presented
 from node.link.messages import (
     PRESENTING,
     PROTOCOL_MAX,
@@ -42,6 +41,7 @@ from node.link.messages import (
     Verdicts,
     Welcome,
 )
+from node.link.presenting import presented
 from node.runtime import logs
 from node.runtime.runtime import Runtime
 from node.runtime.tls import Tls

@@ -200,7 +200,9 @@ class FrontendConfig(Section, frozen=True):
         str | tuple[str, ...], about("the backend's link address; a list, with those of its standbys")
     ] = "unix:~/.lnnode/link.sock"
     max_connections: Annotated[int, about("sockets that this frontend holds at most", ge=1)] = 20_000
-    backend_away_timeout_s: Annotated[float, about("sessions are held this long without a backend", gt=0)] = 60.0
+    backend_away_timeout_s: Annotated[float, about("sessions are held this long without a backend", gt=0)] = (
+        60.0
+    )
     reconnect_s: Annotated[float, about("pause before the backend is tried again", gt=0)] = 0.5
     proxy_listen: Annotated[
         str, about("where a load balancer connects; every connection names its peer first")

@@ -70,7 +70,7 @@ async def idle_peers(cluster: Cluster):
     swarm = Swarm(runtime, "idle", config, figures)
     await swarm.connect(DIALS_PER_S)
     assert (await swarm.stats())["ready"] == IDLE
-    await asyncio.sleep(1.0)  # what is merely due is written within half a second
+    await still_pinged(swarm)  # meanwhile what is merely due is written
     figures.counts.clear()
     try:
         yield swarm, figures

@@ -107,7 +107,8 @@ async def run(template, directory, victim, fuse, seed):
 
 
 @pytest.mark.parametrize(
-    ("victim", "position"), [*(("B", position) for position in POSITIONS), ("A", "durable"), ("C", "one output")]
+    ("victim", "position"),
+    [*(("B", position) for position in POSITIONS), ("A", "durable"), ("C", "one output")],
 )
 async def test_killed_at_any_commit_what_is_adopted_was_safe(template, tmp_path, victim, position):
     total = 0

@@ -333,7 +333,9 @@ async def test_sessions_end_with_their_link_unless_the_frontend_can_hold_them(pr
 
     assert session.state is SessionState.ENDED
     ended, lost = [(session, "link lost")], [(session,)]
-    assert (bench.office.named("ended"), bench.office.named("lost")) == ((ended, []), ([], lost))[protocol - 1]
+    assert (bench.office.named("ended"), bench.office.named("lost")) == ((ended, []), ([], lost))[
+        protocol - 1
+    ]
 
 
 async def test_a_peer_that_is_still_shaking_hands_is_not_held() -> None:
@@ -368,7 +370,7 @@ def test_each_session_that_is_presented_is_adopted_or_closed() -> None:
 
 def test_a_session_is_presented_once() -> None:
     bench = Bench()
-    bench.office.adopt = lambda session, held: session.resume(received=2, decided=0)
+    bench.office.adopt = lambda session, _: session.resume(received=2, decided=0)
     bench.tell(m.Present((held(5),), last=True))
     bench.tell(m.Present((held(5),), last=True))
 
@@ -418,9 +420,7 @@ CONTROLS = st.one_of(
     st.builds(m.DialFailed, st.integers(0, 3), st.text(max_size=9)),
     st.builds(m.Acks, st.lists(st.tuples(st.integers(0, 5), st.integers(0, 9)), max_size=4).map(tuple)),
     st.builds(m.GraphWanted, st.integers(-3, 9)),
-    st.builds(
-        m.Present, st.lists(st.integers(0, 5).map(lambda number: held(number)), max_size=3).map(tuple)
-    ),
+    st.builds(m.Present, st.lists(st.integers(0, 5).map(held), max_size=3).map(tuple)),
     st.builds(m.Beat, st.integers(0, 9), st.integers(0, 9)),
 )
 FRAMES = st.one_of(
