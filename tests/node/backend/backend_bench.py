@@ -124,7 +124,7 @@ class Wire:
 class Frontend:
     """A frontend that does as the test says; hands peers' messages to and fro."""
 
-    def __init__(self, bench: "Bench", name: str = "f1", *, hello: bool = True) -> None:
+    def __init__(self, bench: "Bench", name: str = "f1", *, hello: bool = True, protocol: int = 1) -> None:
         self.bench, self.wire, self.name = bench, Wire(), name
         self.link: FrontendLink = bench.backend._link()
         self.link.connection_made(self.wire)
@@ -132,7 +132,7 @@ class Frontend:
         self.sessions: dict[int, Peer] = {}
         self.sequences: dict[int, int] = {}
         if hello:
-            self.tell(lm.Hello(1, 1, name, "test"))
+            self.tell(lm.Hello(1, protocol, name, "test"))
 
     def tell(self, message: lm.Control) -> None:
         self.raw(frames.control(message))
@@ -369,8 +369,8 @@ class Bench:
         await self.backend.start()
         return self
 
-    def frontend(self, name: str = "f1", *, hello: bool = True) -> Frontend:
-        self.frontends.append(Frontend(self, name, hello=hello))
+    def frontend(self, name: str = "f1", *, hello: bool = True, protocol: int = 1) -> Frontend:
+        self.frontends.append(Frontend(self, name, hello=hello, protocol=protocol))
         return self.frontends[-1]
 
     def peer(self, name: str) -> Peer:
