@@ -22,7 +22,8 @@ def test_an_older_schema_is_migrated_with_all_that_is_in_it(tmp_path):
     path = tmp_path / "x.sqlite"
     SqliteStore(path).close()
     with sqlite3.connect(path) as db:
-        db.execute("DROP TABLE payments")
+        for table in ("payments", "sessions", "peer_terms"):
+            db.execute(f"DROP TABLE {table}")
         db.execute(PAYMENTS_1)
         db.execute("CREATE INDEX payments_running ON payments (running) WHERE running = 1")
         db.executemany("INSERT INTO payments VALUES (?, 1, ?)", [(b"first", b"1"), (b"second", b"2")])
@@ -36,7 +37,16 @@ def test_an_older_schema_is_migrated_with_all_that_is_in_it(tmp_path):
     store.close()
     store = SqliteStore(path)
     assert store.rows("SELECT data FROM payments ORDER BY turn DESC") == [(b"3",), (b"2",)]
-    store.close()
+    fresh = SqliteStore(tmp_path / "fresh.sqlite")
+    assert layout(store) == layout(fresh)
+    for each in (store, fresh):
+        each.close()
+
+
+def layout(store):
+    """Of each table and index the columns, their types and keys."""
+    names = store.rows("SELECT type, name FROM sqlite_master ORDER BY name")
+    return {each: store.rows(f"PRAGMA {each[0]}_xinfo({each[1]})") for each in names}
 
 
 def test_a_backup_while_commits_go_on_is_whole(tmp_path):
