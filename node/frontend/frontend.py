@@ -26,6 +26,8 @@ from node.runtime.runtime import Listener, Runtime
 from node.wire.features import Features
 
 SWEEP_INTERVAL_S = 1.0
+# After a silence: it may be that only we are cut off, and a backend that lives has given these sessions up by then.
+SILENT_HOLD_S = 3.0
 MAX_EARLY = 500  # sockets that may wait for a backend to shake hands: about a second's worth of strangers
 MAX_PONG_SIZE = 256  # asked for in our pings: some cover traffic, little cost
 
@@ -80,7 +82,7 @@ class Frontend:
         self._proxy_listener: Listener | None = None
         self.listening = asyncio.Event()
         self._opening = asyncio.Lock()
-        self._away_since_s: float | None = None  # while sessions wait for a backend to adopt them
+        self._away_until_s: float | None = None  # while sessions wait for a backend to adopt them
         self._early: dict[int, PeerConnection] = {}  # came while the backend was away
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -156,12 +158,14 @@ class Frontend:
         self.admission.share(message)
         self.budget.share(message)
 
-    def link_lost(self, *, hold: bool) -> None:
+    def link_lost(self, *, hold: bool, silent: bool) -> None:
         """Peers need not notice that the backend is away, if the next one can go on with their sessions."""
         log.warning("link_lost", sessions=len(self.connections), hold=hold)
         self.gossip.current = False
-        if self._away_since_s is None:
-            self._away_since_s = self.runtime.monotonic()
+        if self._away_until_s is None:
+            timeout_s = self._config.backend_away_timeout_s
+            hold_s = min(SILENT_HOLD_S, timeout_s) if silent else timeout_s
+            self._away_until_s = self.runtime.monotonic() + hold_s
         for connection in list(self.connections.values()):
             if not hold:
                 connection.close("backend lost")
@@ -174,11 +178,11 @@ class Frontend:
 
     def _check_away(self, now_s: float) -> None:
         """Nothing waits for ever: without a backend no peer can be served, and there may be other nodes' frontends."""
-        if self._away_since_s is None:
+        if self._away_until_s is None:
             return
         if self.uplink.is_up and not any(c.suspended for c in self.connections.values()):
-            self._away_since_s = None
-        elif now_s - self._away_since_s > self._config.backend_away_timeout_s:
+            self._away_until_s = None
+        elif now_s > self._away_until_s:
             self._end_held("backend lost")
             if not self.uplink.is_up:
                 self._close_port()

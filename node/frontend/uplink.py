@@ -58,7 +58,7 @@ class Tenant(Protocol):
     connections: dict[int, PeerConnection]
 
     def welcome(self, message: Welcome) -> None: ...
-    def link_lost(self, *, hold: bool) -> None: ...
+    def link_lost(self, *, hold: bool, silent: bool) -> None: ...
     def status(self) -> Status: ...
     def dial(self, message: Dial) -> None: ...
     def drain(self, over_s: float | None) -> None: ...
@@ -85,6 +85,7 @@ class Uplink(asyncio.Protocol):
         self.highest_epoch = 0
         self.welcomed: Welcome | None = None
         self._hold = False
+        self._silent = False  # how the link ended: nothing was heard any more
         self.rejected = ""
         self._refused = False
         self.addresses: tuple[str, ...] = ()
@@ -129,6 +130,7 @@ class Uplink(asyncio.Protocol):
         # uvloop's transports are not asyncio's subclasses
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
+        self._silent = False
         self.heard_s = self._runtime.monotonic()
         hello = Hello(
             protocol_min=PROTOCOL_MIN,
@@ -150,7 +152,7 @@ class Uplink(asyncio.Protocol):
             log.warning("link_refused", error=str(exc or "closed before the welcome; see the backend's log"))
         if self.welcomed is not None:
             self.welcomed = None
-            self._tenant.link_lost(hold=self._hold)
+            self._tenant.link_lost(hold=self._hold, silent=self._silent)
         self._lost.set()
 
     def data_received(self, data: bytes) -> None:
@@ -175,6 +177,7 @@ class Uplink(asyncio.Protocol):
         patience_s = WELCOME_TIMEOUT_S if welcomed is None else welcomed.limits.beat_timeout_s
         if self._runtime.monotonic() - self.heard_s > patience_s:
             log.error("link_silent")
+            self._silent = True
             self.abort()
         if welcomed is None:
             return

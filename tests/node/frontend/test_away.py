@@ -182,6 +182,18 @@ async def test_a_backend_that_is_away_for_too_long_is_given_up(site: Site):
     await site.peer("ann")
 
 
+async def test_a_frontend_that_is_cut_off_holds_its_peers_back_for_a_moment_only(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+):
+    """Its backend may well live, and other frontends may have it: peers are to come in there."""
+    monkeypatch.setattr("node.frontend.frontend.SILENT_HOLD_S", 0.05)
+    site.backend.limits = replace(site.backend.limits, beat_timeout_s=0.1)
+    await site.open()
+    client, _ = await site.peer("ann")
+    site.backend.welcoming = False
+    await client.closed()
+
+
 async def test_sessions_that_no_backend_answers_for_are_given_up_too(site: Site):
     await site.open(backend_away_timeout_s=0.2)
     client, _ = await site.peer("ann")

@@ -141,11 +141,11 @@ async def test_a_silent_backend_is_left(site: Site):
 
 async def test_a_port_that_was_opening_when_the_link_was_lost_does_not_stay_open(site: Site):
     frontend = await site.open()
-    frontend.link_lost(hold=False)
+    frontend.link_lost(hold=False, silent=False)
     frontend.graph_current(frontend.gossip.graph.sequence)
     frontend.graph_current(frontend.gossip.graph.sequence)  # said twice, opened once
     await asyncio.sleep(0)
-    frontend.link_lost(hold=False)
+    frontend.link_lost(hold=False, silent=False)
     for _ in range(20):
         await asyncio.sleep(0)
     assert frontend.address == ""
