@@ -208,7 +208,7 @@ class Backend:
         self.openings.shutdown_script = found.wallet_script
         self._load()
         if self._restored:
-            self.channels.restored(self.store)
+            self.store.commit([*self.channels.restored(), *self.checkpoints.restored()])
         identity.remember(self.store, self.node_id)
         self._resume(tip.height)
         self._watermark.note(self.node_id, self.store.position)

@@ -12,7 +12,7 @@ from typing import Protocol, assert_never
 
 from node.backend.journal import Journal
 from node.backend.session import Session
-from node.backend.store import NEXT_KEY_INDEX, PUT_META, Parameters, Store, add, put
+from node.backend.store import NEXT_KEY_INDEX, PUT_META, Parameters, Statements, Store, add, put
 from node.bitcoin.transaction import txid
 from node.channel import effects as fx
 from node.channel import events as ev
@@ -127,13 +127,13 @@ class Channels:
             channel = decode(row.data)
             self._enter(Record(channel, self.keys(row.key_index), row.key_index, stored=channel))
 
-    def restored(self, store: Store) -> None:
+    def restored(self) -> Statements:
         """After `load`, of an older copy: what we know may be revoked until the peers have shown what they know.
 
-        Durable before the database counts as ours again.
+        What has to be durable before the database counts as ours again.
         """
         self.apply_all(self.by_id.values(), ev.Restored())
-        store.commit([(PUT, [record.statement()[1] for record in self.by_id.values()])])
+        return [(PUT, [record.statement()[1] for record in self.by_id.values()])]
 
     def resume(self, height: int, held: Callable[[bytes], bool]) -> None:
         """After `load`, with everything wired: nobody is connected, and this is the chain's height."""

@@ -9,11 +9,12 @@ import msgspec
 from node.backend.channels import Channels
 from node.backend.journal import Journal
 from node.backend.session import Session
-from node.backend.store import Store, put
+from node.backend.store import Statements, Store, put
 from node.link.messages import HeldSession
 
 PUT = put("sessions")
 DELETE = "DELETE FROM sessions WHERE node_id = ?"
+DELETE_ALL = "DELETE FROM sessions"
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
@@ -55,6 +56,12 @@ class Checkpoints:
             assert isinstance(node_id, bytes)
             fields = dict(zip(Checkpoint.__struct_fields__, row, strict=True))
             self._stored[node_id] = self._held[node_id] = msgspec.convert(fields, Checkpoint)
+
+    def restored(self) -> Statements:
+        """After `load`, of an older copy: which sessions could go on is not known either, and each ends."""
+        self._stored.clear()
+        self._held.clear()
+        return [(DELETE_ALL, [()])]
 
     @property
     def held(self) -> list[bytes]:

@@ -14,6 +14,7 @@ from node.backend.links import MAX_FRONTENDS, FrontendLink
 from node.backend.placing import place
 from node.backend.session import Session
 from node.channel import events as ev
+from node.channel.model import Link
 from node.channel.parameters import negotiated
 from node.errors import MalformedMessage, PeerFault, Refused
 from node.link import frames
@@ -231,6 +232,9 @@ class Switchboard:
         if checkpoint is None or node_id not in self._held:
             return "not held"
         refused = refusal(checkpoint, session.link.frontend_id, held)
+        held_all = all(record.channel.link is Link.HELD for record in self._channels.of_peer(node_id))
+        if refused is None and not held_all:
+            refused = "a channel has to be reestablished"
         if refused is None:
             try:
                 theirs = decode_as(bolt1.Init, held.init)

@@ -260,6 +260,7 @@ class Channel(Struct, frozen=True, kw_only=True, omit_defaults=True):
             return self.phase is not Phase.FORGOTTEN
         return (
             self.phase in STEADY
+            and not self.unproven
             and self.remote_next is None
             and len(self.feerates) <= 1
             and all(htlc.state is State.COMMITTED for htlc in self.offered.values())

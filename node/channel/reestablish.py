@@ -61,6 +61,7 @@ def held(ch: Channel) -> tuple[Channel, Effects]:
 def adopted(ch: Channel) -> tuple[Channel, Effects]:
     """Go on in the same stream of messages, with what was decided meanwhile."""
     assert ch.link is Link.HELD, "only what was held is adopted"
+    assert ch.phase in ENDED or not ch.unproven, "of an older copy nothing is held"
     if ch.phase in ENDED:
         return _told_again(ch)
     after, decisions = _send_decisions(replace(ch, link=Link.ONLINE))

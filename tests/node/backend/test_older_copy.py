@@ -5,13 +5,15 @@ import sqlite3
 
 import pytest
 from backend_bench import Bench, FastStore, assert_agree
+from test_held_sessions import lost, present
 
 from node.backend.store import Position
 from node.backend.watermark import Watermark
 from node.channel import events as ev
-from node.channel.model import Phase
+from node.channel.model import Link, Phase
 from node.crypto.hashes import sha256
 from node.errors import Refused
+from node.link import messages as lm
 from node.wire import bolt1
 
 NODE_ID = bytes(33)
@@ -148,6 +150,31 @@ async def test_what_was_accepted_is_still_unproven_after_a_crash_at_once(restore
     await bench.drop()
     await bench.start()
     assert restored.channel.unproven
+
+
+@pytest.mark.parametrize("lives", [1, 2])
+async def test_accepted_no_session_goes_on_and_the_peer_has_to_show_where_it_stands(chain, tmp_path, lives):
+    """Although the copy has a checkpoint that the counts fit."""
+    bench = await Bench(tmp_path / "node", chain).start()
+    held = await lost(bench)
+    copy = tmp_path / "copy"
+    await bench.backend.commands.backup(target=str(copy))
+    with sqlite3.connect(copy) as db:
+        assert db.execute("SELECT node_id FROM sessions").fetchall() == [(held.peer.node_id,)]
+    db.close()
+    held.peer.place = None  # what the peer knows is not touched
+    await bench.drop()
+    await Restored(bench, held.peer, copy).start(accept_older=True)
+    for _ in range(lives - 1):
+        await bench.drop()
+        await bench.start()
+
+    assert bench.backend.store.rows("SELECT * FROM sessions") == []
+    assert (held.channel.link, held.channel.unproven) == (Link.OFFLINE, True)
+    frontend = await present(held)
+    assert [each.cause for each in frontend.heard(lm.CloseSession)] == ["not held"]
+    assert not frontend.heard(lm.Adopted)
+    await bench.drop()
 
 
 async def test_accepted_a_command_to_close_by_force_leaves_that_to_the_peer(restored):

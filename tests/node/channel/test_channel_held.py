@@ -13,6 +13,7 @@ from node.channel.events import (
     Fulfill,
     Held,
     Received,
+    Restored,
     Shutdown,
     UpdateFee,
 )
@@ -39,6 +40,13 @@ def test_a_quiet_channel_is_held_and_goes_on_without_a_word(pair):
         pair.fulfill(payee, htlc_id)
         pair.settle()
     assert_agree(pair)
+
+
+def test_what_came_out_of_an_older_copy_is_not_held_before_the_peer_has_shown_where_it_stands(pair):
+    pair.alice.do(Restored())
+    assert not pair.alice.channel.is_quiet
+    pair.alice.do(Held())
+    assert pair.alice.channel.link is Link.OFFLINE
 
 
 def test_nothing_is_said_or_heard_while_it_is_held(pair):
