@@ -251,9 +251,9 @@ class Backend:
     async def stop(self) -> None:
         """Let nobody in, come to rest, make durable what was decided, then let go.
 
-        Frontends hold their sessions for the next life, unless this stop was asked for by a user.
+        Frontends hold their sessions for whoever leads next, unless a user asked for this stop and nobody else can.
         """
-        returns = not self.stop_requested.is_set()
+        returns = not self.stop_requested.is_set() or self.store.lease_left_s is not None
         self.stop_requested.set()
         self.htlcs.resting = self.sending.resting = self.handshakes.resting = True
         if self._listener is not None:
@@ -261,19 +261,13 @@ class Backend:
         links = list(self.switchboard.links.values())
         for link in links:
             link.leave(returns=returns)
-        if self._tasks and not self._tasks[0].done():
-            await self.switchboard.rest()
-            self.checkpoints.sweep()
-            await self.journal.settled()
+        settled = await self._rest() if self._tasks else False
         for link in links:
             link.close()
         if self._tasks:
             await asyncio.sleep(0)
-            settled = asyncio.ensure_future(self.journal.settled())
-            await asyncio.wait(
-                (settled, self._tasks[0]), timeout=STOP_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
-            )
-            settled.cancel()
+            if settled:  # what the end of the links has changed
+                await self._settle()
             self._watermark.note(self.node_id, self.store.position)
         for task in self._tasks:
             task.cancel()
@@ -283,6 +277,23 @@ class Backend:
     def running(self) -> bool:
         """Whether it has started and can still store: without its journal nothing leaves it."""
         return self._listener is not None and not self._tasks[0].done()
+
+    async def _rest(self) -> bool:
+        """Leave sessions with their frontends where they can go on; whether all of that is durable."""
+        if not self._tasks[0].done() and self.may_speak():
+            await self.switchboard.rest()
+            self.checkpoints.sweep()
+        return await self._settle()
+
+    async def _settle(self) -> bool:
+        """Wait for the database, but not for one that is away; whether all is durable."""
+        settled = asyncio.ensure_future(self.journal.settled())
+        await asyncio.wait(
+            (settled, self._tasks[0]), timeout=STOP_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        done = settled.done()
+        settled.cancel()
+        return done
 
     def _link(self) -> FrontendLink:
         link = FrontendLink(self.runtime, self.switchboard, self, self.handshakes)

@@ -306,8 +306,8 @@ class FrontendLink(asyncio.Protocol):
             self._reject(reason)
         elif hello.highest_epoch > identity.epoch:
             self._reject(f"epoch {identity.epoch} is over, {hello.highest_epoch} was seen")
-        elif not name:
-            self._reject("a frontend needs a name")
+        elif not (name and name.isprintable()):
+            self._reject("a frontend needs a name, of characters that can be printed")
         elif self._member is not None and not self._member.speaks_for(name):
             self._reject(f'the certificate is that of "{self._member.name}", not of "{name}"')
         elif identity.dialling.only and PROXIES not in hello.capabilities:
@@ -405,6 +405,9 @@ class FrontendLink(asyncio.Protocol):
         if not self._handshakes.elsewhere:
             log.error("handshake_not_ours", frontend=self.frontend_id)
             self.write(frames.control(HandshakeRefused(number, "handshakes are the backend's")))
+            return
+        if self._handshakes.resting:
+            self.write(frames.control(HandshakeRefused(number, "busy")))
             return
         if not is_valid_point(node_id):
             raise MalformedMessage("a peer's node id is no point")

@@ -22,7 +22,9 @@ MAX_FRONTEND_ID = 64  # characters; names a process in logs and metrics
 
 Key = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Point = Annotated[bytes, Meta(min_length=33, max_length=33)]
-Count = Annotated[int, Meta(ge=0, le=1 << 62)]
+Count = Annotated[
+    int, Meta(ge=0, le=1 << 62)
+]  # also a session's number: both go into columns of 64 bits, signed
 Interval = Annotated[float, Meta(gt=0)]
 
 
@@ -169,7 +171,7 @@ class Acks(Control, frozen=True, tag="acks"):
 class HandshakeStarted(Control, frozen=True, tag="started"):
     """A stranger connected and sent act one."""
 
-    session: int
+    session: Count
     address: str
     act: bytes
 
@@ -177,7 +179,7 @@ class HandshakeStarted(Control, frozen=True, tag="started"):
 class Act(Control, frozen=True, tag="act"):
     """A later act of a session's handshake: from the peer on the way up, for the peer on the way down."""
 
-    session: int
+    session: Count
     act: bytes
     dial: int | None = None
 
@@ -196,7 +198,7 @@ class Established(Control, frozen=True, tag="established"):
 class HandshakeDone(Control, frozen=True, tag="done"):
     """A frontend with the node key ran a stranger's handshake itself; only where Welcome.frontend_handshakes."""
 
-    session: int
+    session: Count
     address: str
     node_id: Annotated[bytes, Meta(min_length=33, max_length=33)]
 

@@ -1,5 +1,6 @@
 """PostgreSQL: who does not lead stores nothing and says nothing, whatever its own clock or the network makes it believe."""
 
+import asyncio
 import threading
 
 import pytest
@@ -7,7 +8,7 @@ from backend_bench import Bench, FastStore
 from postgres_server import Server
 
 from node.errors import Ended, Refused
-from node.link.messages import Welcome
+from node.link.messages import Leaving, Welcome
 from node.runtime.pulse import since_boot_s
 
 psycopg = pytest.importorskip("psycopg")
@@ -264,6 +265,36 @@ class Fenced(FastStore):
 
     def leads(self):
         return self.leading
+
+
+class Away(FastStore):
+    """Open, and then not to be reached."""
+
+    away = False
+
+    def commit(self, statements):
+        if self.away:
+            raise StoreAway("the database is away")
+        super().commit(statements)
+
+
+async def test_a_backend_that_is_to_stop_does_not_wait_for_a_database_that_is_away(
+    chain, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("node.backend.backend.STOP_TIMEOUT_S", 0.1)
+    (tmp_path / "node").mkdir()
+    store = Away(tmp_path / "node" / "db.sqlite")
+    bench = await Bench(tmp_path / "node", chain).start(store)
+    frontend, said = bench.frontend(protocol=2), []
+    store.away = True
+    bench.backend.journal.write("DELETE FROM peers")
+    bench.backend.journal.send(lambda: said.append("something"))
+
+    await asyncio.wait_for(bench.backend.stop(), 5)
+
+    assert frontend.last(Leaving).returns
+    assert said == []
+    await bench.drop()
 
 
 async def test_a_backend_that_does_not_lead_lets_its_frontends_go_and_ends_when_that_lasts(chain, tmp_path):

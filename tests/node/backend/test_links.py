@@ -151,6 +151,19 @@ class Bench:
         return peer
 
 
+@pytest.mark.parametrize("name", ["", "f\0", "f\n1"])
+def test_a_name_that_no_log_or_database_takes_is_refused(name) -> None:
+    bench = Bench(m.Hello(1, m.PROTOCOL_MAX, name, "test"))
+    assert "needs a name" in bench.told(m.Rejected)[0].reason
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63])
+def test_a_number_that_no_session_has_is_malformed(number) -> None:
+    bench = Bench()
+    bench.tell(m.HandshakeStarted(number, "1.2.3.4:5", bytes(50)))
+    assert bench.transport.closed
+
+
 def test_a_frontend_is_welcomed_with_the_epoch_and_the_limits() -> None:
     (welcome,) = Bench().told(m.Welcome)
 
