@@ -57,21 +57,28 @@ class Fuse:
         return self.lit and self.outputs_left < 0
 
 
-class FragileStore(SqliteStore):
-    """The real store; what the death of a process leaves does not depend on syncs, so it does none."""
-
-    def __init__(self, path, node):
-        super().__init__(path)
-        self._node = node
-        self._db.execute("PRAGMA synchronous=OFF")
+class Fragile:
+    """A real store, whose `node` dies where its fuse says."""
 
     def commit(self, statements):
-        fuse = self._node.fuse
+        fuse = self.node.fuse
         if fuse is not None and fuse.before():
-            self._node.die()
+            self.node.die()
         super().commit(statements)
         if fuse is not None and fuse.after():
-            self._node.die()
+            self.node.die()
+
+
+class FragileStore(Fragile, SqliteStore):
+    """What the death of a process leaves does not depend on syncs, so it does none."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self._db.execute("PRAGMA synchronous=OFF")
+
+
+def on_sqlite(node, directory):
+    return FragileStore(directory / "lnsim.sqlite")
 
 
 class LocalRuntime(SystemRuntime):
@@ -142,7 +149,8 @@ class Node:
         )
         self.hints = self.world.chain.hints()
         client = self.world.chain.client("")
-        self.store = FragileStore(directory / "lnsim.sqlite", self)
+        self.store = self.world.opened(self, directory)
+        self.store.node = self
         self.backend = Backend(self.runtime, config, client, self.store, "test", self.hints)
         self._guard(self.backend.journal)
         await self.backend.start()
@@ -229,8 +237,12 @@ class Node:
 
 
 class World:
-    def __init__(self, directory, chain=None, *, seed=0, holding=False, drops=0.0):
-        """`holding`: frontends keep sessions over a death; `drops` is how often what was written then is lost."""
+    def __init__(self, directory, chain=None, *, seed=0, holding=False, drops=0.0, opened=on_sqlite):
+        """`holding`: frontends keep sessions over a death; `drops` is how often what was written then is lost.
+
+        `opened`: the database of a node with this data_dir.
+        """
+        self.opened = opened
         self.directory = directory
         self.holding, self.drops = holding, drops
         self.random = random.Random(seed)

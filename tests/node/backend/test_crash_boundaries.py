@@ -45,9 +45,9 @@ async def open_channel(world, opener, accepter):
     )
 
 
-async def build(directory):
+async def build(directory, **options):
     """A world with channels and invoices, put to rest: its chain, and what will be paid."""
-    world = World(directory)
+    world = World(directory, **options)
     await world.start()
     await open_channel(world, "A", "B")
     await open_channel(world, "B", "C")
