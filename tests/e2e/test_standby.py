@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 from postgres_server import Server
 from test_kill import paying
+from test_restart import IDLE, adopted, idle_peers, still_pinged
 
 from lnsim.api_client import NodeApi
 from lnsim.cluster import FLUSH_INTERVAL_S, HUB, Cluster, wait_until
@@ -59,6 +60,7 @@ class Pair(Cluster):
             "flush_interval_s": FLUSH_INTERVAL_S,
             "announce_addresses": [self.address],
             "bitcoind": bitcoind_config(self.endpoint, HUB),
+            "channels": {"max_peers_without_channels": 2 * IDLE},
             "log": {"level": "info"},
         }
         child = Child(
@@ -153,6 +155,25 @@ async def test_the_leader_is_stopped_and_the_standby_leads_at_once(pair: Pair):
         print(f"switch {await waiting:.2f} s")
         await traffic.settle(60)
     await pair.rejoin(stopped)
+
+
+@pytest.mark.parametrize("how", ["killed", "stopped"])
+async def test_idle_peers_do_not_notice_that_the_standby_leads(pair: Pair, how, record_testsuite_property):
+    """Their frontends know both backends, and the rows are in the database that both share."""
+    async with idle_peers(pair) as (swarm, figures), paying(pair) as traffic:
+        gone, began_s = pair.leader, now_s()
+        waiting = asyncio.ensure_future(pair.taken_over(began_s, 2 * LEASE_S))
+        if how == "killed":
+            pair.supervisor.children[gone].kill()
+        else:
+            await pair.supervisor.stop([gone])
+        took_s = await waiting
+        await traffic.settle(20)
+        await still_pinged(swarm)
+        assert figures.counts["swarm.lost"] == 0
+        assert await adopted(pair) == IDLE + len(pair.peers)
+    record_testsuite_property(f"standby, {how}", f"{IDLE} idle: 0 closed; it led after {took_s:.2f} s")
+    await pair.rejoin(gone)
 
 
 async def test_a_leader_that_froze_and_wakes_up_replaced_stores_nothing_says_nothing_and_ends(
