@@ -1,6 +1,6 @@
 """Which sessions could go on under another backend: a row for each peer, true of one quiet moment of its channels.
 
-The argument is in docs/decisions/0010: where there is a row, row and stored channels describe the same moment, all
+The argument is in docs/decisions/0012: where there is a row, row and stored channels describe the same moment, all
 channels were quiet in it, and the counts say which messages came before.
 """
 

@@ -226,7 +226,7 @@ class Switchboard:
         self._channels.apply_all(self._channels.of_peer(peer.node_id), ev.Held())
 
     def adopt(self, session: Session, held: HeldSession) -> str | None:
-        """The peer goes on as if nothing had been; or why that can't be (docs/decisions/0010)."""
+        """The peer goes on as if nothing had been; or why that can't be (docs/decisions/0012)."""
         node_id = session.node_id
         checkpoint = self._checkpoints.of(node_id)
         if checkpoint is None or node_id not in self._held:

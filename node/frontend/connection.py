@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Protocol, cast
 
 from node.errors import MalformedMessage, PeerFault
+from node.frontend.admission import GossipBudget
 from node.link.flow import ReceiveWindow, SendWindow
 from node.link.messages import Established, HeldSession, Limits
 from node.peer.connection import ActBuffer
@@ -60,13 +61,6 @@ class Acts(Protocol):
     def act(self, connection: "PeerConnection", act: bytes) -> None: ...
 
 
-class Budget(Protocol):
-    """How much may be served to whom."""
-
-    def allows(self, node_id: bytes, now_s: float) -> bool: ...
-    def spend(self, node_id: bytes, size: int, now_s: float) -> None: ...
-
-
 class Gossip(Protocol):
     """Who deals with BOLT 7."""
 
@@ -94,7 +88,7 @@ class House(Protocol):
     def acts(self) -> Acts: ...
 
     @property
-    def budget(self) -> Budget: ...
+    def budget(self) -> GossipBudget: ...
 
     def opened(self, connection: "PeerConnection") -> str:
         """One word for why there is no room for it, or nothing."""
