@@ -124,8 +124,8 @@ class Bench:
     ) -> None:
         self.runtime, self.office, self.transport = FakeRuntime(), Office(), FakeTransport(certificate)
         self.identity = Identity()
-        handshakes = Handshakes(self.runtime, NODE_SECRET, per_s, elsewhere=elsewhere)
-        self.link = FrontendLink(self.runtime, self.office, self.identity, handshakes)
+        self.handshakes = Handshakes(self.runtime, NODE_SECRET, per_s, elsewhere=elsewhere)
+        self.link = FrontendLink(self.runtime, self.office, self.identity, self.handshakes)
         self.link.connection_made(self.transport)
         if hello is not None:
             self.tell(hello)
@@ -507,6 +507,15 @@ def test_and_nowhere_else() -> None:
     assert not bench.told(m.Welcome)[0].frontend_handshakes
     assert bench.told(m.HandshakeRefused)
     assert not bench.office.named("established")
+    assert not bench.office.named("ready")
+
+
+def test_who_shook_hands_at_a_frontend_while_the_backend_stops_is_sent_away() -> None:
+    bench = Bench(elsewhere=True)
+    bench.handshakes.resting = True
+    bench.tell(m.HandshakeDone(1, "1.2.3.4:5", PEER_ID), m.SessionReady(1, b"init", "1.2.3.4:5"))
+
+    assert [each.cause for each in bench.told(m.HandshakeRefused)] == ["busy"]
     assert not bench.office.named("ready")
 
 
