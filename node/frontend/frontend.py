@@ -176,6 +176,11 @@ class Frontend:
         if not hold:
             self._close_port()
 
+    def link_refused(self) -> None:
+        """Over TLS it may be that our certificate is revoked: then nobody will go on with what we hold."""
+        if self._away_until_s is not None:
+            self._away_until_s = min(self._away_until_s, self.runtime.monotonic() + SILENT_HOLD_S)
+
     def _check_away(self, now_s: float) -> None:
         """Nothing waits for ever: without a backend no peer can be served, and there may be other nodes' frontends."""
         if self._away_until_s is None:

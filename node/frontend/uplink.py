@@ -59,6 +59,10 @@ class Tenant(Protocol):
 
     def welcome(self, message: Welcome) -> None: ...
     def link_lost(self, *, hold: bool, silent: bool) -> None: ...
+    def link_refused(self) -> None:
+        """Somebody listens, and ends the link before the welcome."""
+        ...
+
     def status(self) -> Status: ...
     def dial(self, message: Dial) -> None: ...
     def drain(self, over_s: float | None) -> None: ...
@@ -88,6 +92,7 @@ class Uplink(asyncio.Protocol):
         self._silent = False  # how the link ended: nothing was heard any more
         self.rejected = ""
         self._refused = False
+        self._tls: Tls | None = None
         self.addresses: tuple[str, ...] = ()
         self.capabilities: tuple[str, ...] = ()
         self.heard_s = 0.0
@@ -110,6 +115,7 @@ class Uplink(asyncio.Protocol):
 
         Of several addresses one leads; the others do not listen, or are not welcomed.
         """
+        self._tls = tls
         away: set[str] = set()
         for address in cycle(addresses):
             self._lost.clear()
@@ -146,6 +152,8 @@ class Uplink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._acks.clear()
+        if self.welcomed is None and not self.rejected and self._tls is not None:
+            self._tenant.link_refused()
         if self.welcomed is None and not self.rejected and not self._refused:
             # over TLS 1.3 this is also how a frontend hears that its certificate is not believed
             self._refused = True  # said once: it is tried again and again

@@ -98,6 +98,9 @@ class Wire:
     def set_write_buffer_limits(self, high):
         pass
 
+    def get_extra_info(self, name):
+        return None
+
     def close(self):
         assert self.frontend.node.is_stopping, "the backend ends a link that nothing was wrong with"
 
