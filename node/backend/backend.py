@@ -15,10 +15,11 @@ from node.backend.commands import Commands
 from node.backend.dialler import Dialler
 from node.backend.graph_ages import GraphAges
 from node.backend.graph_keeper import GraphKeeper
+from node.backend.greeting import MAX_FRONTENDS
 from node.backend.htlcs import Htlcs
 from node.backend.journal import MAX_AWAY_S, Journal
 from node.backend.leases import Leases
-from node.backend.links import MAX_FRONTENDS, FrontendLink
+from node.backend.links import FrontendLink
 from node.backend.openings import Openings
 from node.backend.outlook import Outlook
 from node.backend.pathfinding import Pathfinding

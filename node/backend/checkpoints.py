@@ -31,9 +31,9 @@ def refusal(checkpoint: Checkpoint, frontend_id: str, held: HeldSession) -> str 
     if (checkpoint.frontend_id, checkpoint.number) != (frontend_id, held.number):
         return "not the newest session"
     if held.received != checkpoint.sent:
-        return f"the peer was sent {held.received} messages, the channels say {checkpoint.sent}"
+        return f"out of step: the peer was sent {held.received} messages, the channels say {checkpoint.sent}"
     if not held.acked <= checkpoint.received <= held.sent:
-        return f"messages {held.acked} to {held.sent} are held, the channels say {checkpoint.received}"
+        return f"out of step: {held.acked} to {held.sent} are held, the channels say {checkpoint.received}"
     return None
 
 

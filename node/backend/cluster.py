@@ -30,6 +30,7 @@ def cluster(node: "Backend") -> View:
             "graph_sequence": node.graph.sequence,
         },
         "frontends": [_frontend(node, link) for link in node.switchboard.links.values()],
+        "away": [{"id": name, "held": count} for name, count in sorted(node.switchboard.held.items())],
     }
 
 

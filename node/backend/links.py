@@ -3,6 +3,7 @@
 import asyncio
 from typing import Protocol, assert_never, cast
 
+from node.backend.greeting import MAX_FRONTENDS, Identity, name_of, objection, protocol_of, welcome
 from node.backend.session import Session, SessionState
 from node.crypto.keys import is_valid_point
 from node.errors import MalformedMessage
@@ -10,16 +11,12 @@ from node.link import frames
 from node.link.messages import (
     MAX_FRONTEND_ID,
     PRESENTING,
-    PROTOCOL_MAX,
-    PROTOCOL_MIN,
-    PROXIES,
     Acks,
     Act,
     Adopted,
     Beat,
     CloseSession,
     DialFailed,
-    Dialling,
     Established,
     GraphWanted,
     HandshakeDone,
@@ -28,14 +25,12 @@ from node.link.messages import (
     HeldSession,
     Hello,
     Leaving,
-    Limits,
     Present,
     Rejected,
     SessionEnded,
     SessionReady,
     Status,
     ToBackend,
-    Welcome,
 )
 from node.peer.handshake import HandshakeFailed, Initiator
 from node.runtime import logs
@@ -44,7 +39,6 @@ from node.runtime.handshakes import Handshakes
 from node.runtime.runtime import Runtime
 from node.runtime.tls import peer_of
 
-MAX_FRONTENDS = 64  # far above any deployment; bounds what a leaked socket could make us hold
 MAX_ADDRESS = 300  # characters: the longest host name, and a port
 MAX_LINK_BUFFER_BYTES = 64 << 20  # a frontend that reads this slowly is as good as dead
 
@@ -81,23 +75,6 @@ class Office(Protocol):
     def link_down(self, link: "FrontendLink") -> None: ...
 
 
-class Identity(Protocol):
-    """What a Welcome says of the node."""
-
-    epoch: int
-    node_id: bytes
-    chain_hash: bytes
-    features: bytes
-    limits: Limits
-    dialling: Dialling
-
-    @property
-    def graph_sequence(self) -> int: ...
-    def may_speak(self) -> bool:
-        """Whether this backend leads, at this moment."""
-        ...
-
-
 class FrontendLink(asyncio.Protocol):
     """One frontend's connection."""
 
@@ -112,7 +89,6 @@ class FrontendLink(asyncio.Protocol):
         self._durable_acks: dict[int, int] = {}
         self._member: Member | None = None
         self.frontend_id = ""
-        self.protocol = PROTOCOL_MIN
         self.capabilities: tuple[str, ...] = ()
         self.version = ""
         self.protocol = 0
@@ -298,22 +274,9 @@ class FrontendLink(asyncio.Protocol):
 
     def _hello(self, hello: Hello) -> None:
         """Versioned from the first message on: a frontend out of range hears why, once."""
-        protocol = min(hello.protocol_max, PROTOCOL_MAX)
-        identity = self._identity
-        name = hello.frontend_id[:MAX_FRONTEND_ID]
-        if protocol < max(hello.protocol_min, PROTOCOL_MIN):
-            reason = f"link protocol {hello.protocol_min}-{hello.protocol_max}, we speak {PROTOCOL_MIN}-{PROTOCOL_MAX}"
+        name, protocol = name_of(hello), protocol_of(hello)
+        if reason := objection(hello, self._identity, self._member):
             self._reject(reason)
-        elif hello.highest_epoch > identity.epoch:
-            self._reject(f"epoch {identity.epoch} is over, {hello.highest_epoch} was seen")
-        elif not (name and name.isprintable()):
-            self._reject("a frontend needs a name, of characters that can be printed")
-        elif self._member is not None and not self._member.speaks_for(name):
-            self._reject(f'the certificate is that of "{self._member.name}", not of "{name}"')
-        elif identity.dialling.only and PROXIES not in hello.capabilities:
-            self._reject(
-                "this node speaks through Tor alone (tor.only), which this release can't; upgrade it"
-            )
         elif not self._office.has_room(name):
             self._reject(f"there are {MAX_FRONTENDS} frontends already")
         else:
@@ -321,18 +284,8 @@ class FrontendLink(asyncio.Protocol):
             self.protocol = protocol
             self.capabilities = hello.capabilities[:MAX_FRONTEND_ID]
             self.version = hello.version[:MAX_FRONTEND_ID]
-            welcome = Welcome(
-                protocol=protocol,
-                epoch=identity.epoch,
-                node_id=identity.node_id,
-                chain_hash=identity.chain_hash,
-                features=identity.features,
-                graph_sequence=identity.graph_sequence,
-                limits=identity.limits,
-                frontend_handshakes=self._handshakes.elsewhere,
-                dialling=identity.dialling,
-            )
-            self.write(frames.control(welcome))
+            elsewhere = self._handshakes.elsewhere
+            self.write(frames.control(welcome(self._identity, protocol, frontend_handshakes=elsewhere)))
             self._office.link_up(self)
             if protocol < PRESENTING:
                 self._office.presented(self)

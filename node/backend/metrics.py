@@ -67,6 +67,7 @@ def _peers(node: Backend) -> Iterator[Metric]:
     board = node.switchboard
     connected = sum(1 for peer in board.peers.values() if peer.session is not None)
     yield gauge("lnnode_peers_connected", "peers with a session", connected)
+    yield gauge("lnnode_peers_held", "sessions that frontends may hold for this backend", board.held.total())
     yield gauge("lnnode_peers_without_channels", "of them, those without channels", board.strangers)
     yield gauge("lnnode_dials", "connections that are being made", board.dials)
     yield gauge("lnnode_handshakes_waiting", "acts that wait for their turn", node.handshakes.waiting)

@@ -5,12 +5,14 @@ a peer sends, it can end its own session or fail its own channel, and nothing el
 """
 
 import asyncio
+from collections import Counter
 from typing import Protocol
 
 from node.backend.channels import Channels, Record
 from node.backend.checkpoints import Checkpoints, refusal
+from node.backend.greeting import MAX_FRONTENDS
 from node.backend.journal import Journal
-from node.backend.links import MAX_FRONTENDS, FrontendLink
+from node.backend.links import FrontendLink
 from node.backend.placing import place
 from node.backend.session import Session
 from node.channel import events as ev
@@ -32,9 +34,7 @@ from node.wire.features import Features
 MAX_DIALS = 256  # under way at once
 DIAL_TIMEOUT_S = 20.0
 HELD_TIMEOUT_S = 3.0  # for a frontend to come back with its sessions: it tries about twice a second
-REST_TIMEOUT_S = (
-    2.0  # for exchanges of commitments to come to their end before a stop: one takes a few round trips
-)
+REST_TIMEOUT_S = 2.0  # for exchanges of commitments to end before a stop: one takes a few round trips
 REST_INTERVAL_S = 0.01
 
 log = logs.get("switchboard")
@@ -94,9 +94,8 @@ class Switchboard:
         self._next_dial = 0
         self._strangers: dict[bytes, None] = {}  # connected peers without channels, oldest first
         self.dialling = Dialling()
-        self._held: dict[
-            bytes, float
-        ] = {}  # peers whose session a frontend may hold, and for how long we believe it
+        # peers whose session a frontend may hold, and for how long we believe it
+        self._held: dict[bytes, float] = {}
         self.opener: Opener
         self.gossip: GossipOffice
         journal.before_commit(self._seal_acks)
@@ -111,6 +110,12 @@ class Switchboard:
     def dials(self) -> int:
         """Connections that are being made."""
         return len(self._dials)
+
+    @property
+    def held(self) -> Counter[str]:
+        """Sessions that may be held for us, by the frontend that is waited for."""
+        found = (self._checkpoints.of(node_id) for node_id in self._held)
+        return Counter(checkpoint.frontend_id for checkpoint in found if checkpoint is not None)
 
     # sessions
 

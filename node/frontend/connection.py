@@ -382,7 +382,7 @@ class PeerConnection(asyncio.Protocol):
                 self._socket.resume_reading()
 
     @property
-    def held(self) -> bool:
+    def unread(self) -> bool:
         """Whether it is not read, until somebody keeps up."""
         return self._holds is not None
 

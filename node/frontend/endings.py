@@ -7,6 +7,7 @@ OTHER = "other"
 # Every cause that we name ourselves; a colon is followed by details.
 CAUSES = frozenset(
     (
+        "a channel has to be reestablished",
         "asked for",
         "backend lost",
         "bad_key",
@@ -26,7 +27,11 @@ CAUSES = frozenset(
         "networks",
         "no room",
         "no_init",
+        "no_backend",
         "no_pong",
+        "not held",
+        "not the newest session",
+        "out of step",
         "out of turn",
         "overflow",
         "ping_flood",

@@ -117,6 +117,11 @@ class Frontend:
         """Where load balancers connect, once it listens."""
         return "" if self._proxy_listener is None else self._proxy_listener.address
 
+    @property
+    def held(self) -> int:
+        """Sessions that wait for a backend to adopt them."""
+        return sum(1 for connection in self.connections.values() if connection.suspended)
+
     # the link
 
     def welcome(self, message: Welcome) -> None:

@@ -79,8 +79,8 @@ class FrontendGossip:
     def _offer_again(self) -> None:
         """What the backend before did not decide, this one does: no peer that sent it waits in vain."""
         offers, self._offers = self._offers, {}
-        for raw in offers.values():
-            self._offers[self._backend.offer(0, raw)] = raw
+        for raw, since_s in offers.values():
+            self._offers[self._backend.offer(0, raw)] = (raw, since_s)
 
     def _want(self, after: int) -> None:
         """Ask for all changes after this one; from -1 on it is the whole graph, which may be an empty one."""

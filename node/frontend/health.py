@@ -7,9 +7,8 @@ def complaints(frontend: Frontend) -> list[str]:
     """Why not, for a load balancer's probe and for whoever reads it."""
     uplink, found = frontend.uplink, []
     if uplink.welcomed is None:
-        found.append(
-            f"the backend refuses: {uplink.rejected}" if uplink.rejected else "no link to the backend"
-        )
+        away = f"backend away, {frontend.held} sessions held"
+        found.append(f"the backend refuses: {uplink.rejected}; {away}" if uplink.rejected else away)
     if not frontend.gossip.current:
         found.append("the graph is not current")
     if frontend.draining is not None:

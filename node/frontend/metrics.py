@@ -41,14 +41,15 @@ def _sessions(frontend: Frontend) -> Iterator[Metric]:
     for connection in frontend.connections.values():
         session = connection.session
         states["handshake" if session is None else "ready" if session.ready else "init"] += 1
-        unread += connection.held
+        unread += connection.unread
         if session is not None and session.latency_s is not None:
             latencies.append(session.latency_s)
     name = "lnnode_frontend"
     yield gauges(
         f"{name}_sessions", "connections by state", ("state",), [((s,), n) for s, n in states.items()]
     )
-    yield gauge(f"{name}_sessions_held", "sessions that are not read until someone keeps up", unread)
+    yield gauge(f"{name}_sessions_unread", "sessions that are not read until someone keeps up", unread)
+    yield gauge(f"{name}_sessions_held", "sessions that wait for a backend to adopt them", frontend.held)
     messages = (frontend.messages_in, frontend.messages_out)
     traffic = (frontend.bytes_in, frontend.bytes_out)
     yield counters(f"{name}_messages", "peers' messages", ("direction",), _both(messages))

@@ -289,6 +289,7 @@ class Uplink(asyncio.Protocol):
         if self._hold:
             for part in presented([c.held() for c in self._tenant.connections.values() if c.suspended]):
                 self._control(part)
+        self._control(self._tenant.status())  # a frontend that is drained is not dialled through
 
     def _adopted(self, connection: PeerConnection, sequence: int) -> None:
         """The backend goes on behind this message of the peer's: it gets what came since."""

@@ -26,6 +26,8 @@ def frontends(view: dict[str, Any]) -> Table:
             "current" if behind <= 0 else f"{behind} behind for {each['graph_age_s']:.0f} s",
             f"{each['silent_s']:.1f} s ago",
         )
+    for each in view["away"]:
+        table.add_row(each["id"], "[yellow]away[/]", f"{each['held']} held")
     return table
 
 

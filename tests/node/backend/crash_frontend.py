@@ -18,7 +18,7 @@ from node.wire.codec import encode
 
 INIT = encode(Init(b"", FEATURES.to_bytes()))
 WINDOW_BYTES = 1 << 20
-REFUSALS = ("not held", "not the newest", "the peer was sent", "messages ")
+REFUSALS = ("not held", "not the newest", "out of step")
 ENDS = ("replaced", "killed", "closed")
 
 

@@ -1,6 +1,9 @@
 """`cluster`, `drain` and `undrain`, against links that said hello."""
 
+from io import StringIO
+
 import pytest
+from rich.console import Console
 from test_links import HELLO, Bench
 
 from node.backend import cluster
@@ -8,6 +11,7 @@ from node.backend.graph_ages import GraphAges
 from node.errors import Refused
 from node.link import messages as m
 from node.operations.commands import seconds
+from node.operations.table import frontends
 
 
 class FakeNode:
@@ -61,3 +65,10 @@ def test_times_as_people_write_them():
     for text in ("", "s", "-1s", "soon", "nan", "infs"):
         with pytest.raises(Refused, match="is no time"):
             seconds(text)
+
+
+def test_a_frontend_that_is_away_is_listed_with_what_it_holds():
+    view = {"backend": {"version": "test"}, "frontends": [], "away": [{"id": "f2", "held": 7}]}
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(frontends(view))
+    assert console.export_text().splitlines()[1].split() == ["f2", "away", "7", "held"]

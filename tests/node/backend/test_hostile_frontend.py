@@ -7,7 +7,7 @@ from backend_bench import Bench, Frontend
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from node.backend.links import MAX_FRONTENDS
+from node.backend.greeting import MAX_FRONTENDS
 from node.backend.session import SessionState
 from node.crypto.keys import public_key
 from node.link import frames

@@ -11,10 +11,13 @@ from noise_client import INIT, NoiseClient, Site
 from scripted_backend import PeerFrame
 
 from lnsim.graph_generator import REGTEST, message_of
+from node.frontend.health import complaints
+from node.frontend.metrics import gather
 from node.link import frames
 from node.link.messages import (
     Adopted,
     CloseSession,
+    Drain,
     HandshakeStarted,
     HeldSession,
     Hello,
@@ -22,6 +25,7 @@ from node.link.messages import (
     Limits,
     Present,
     SessionReady,
+    Status,
 )
 from node.link.presenting import MAX_PRESENT_BYTES, presented
 from node.wire import bolt1, bolt7
@@ -321,21 +325,20 @@ async def test_adopting_what_was_not_presented_or_behind_what_was_sent_loses_the
     await site.backend.heard.first(Hello, 4)
 
 
-HELD = st.builds(
-    HeldSession,
-    number=st.integers(0, 2**56),
-    node_id=st.just(b"\2" * 33),
-    init=st.integers(4, 65_535).map(bytes),
-    address=st.text(max_size=300),
-    sent=st.integers(0, 2**56),
-    acked=st.integers(0, 2**56),
-    received=st.integers(0, 2**56),
-)
+def of_size(number: int, init_size: int, address: str, counts: tuple[int, int, int]) -> HeldSession:
+    return HeldSession(number, b"\2" * 33, bytes(init_size), address, *counts)
+
+
+COUNTS = st.integers(0, 2**56)
+HELD = st.tuples(COUNTS, st.integers(4, 65_535), st.text(max_size=300), st.tuples(COUNTS, COUNTS, COUNTS))
 
 
 @settings(max_examples=40)
 @given(st.lists(HELD, max_size=30))
-def test_all_that_is_held_is_presented_in_frames_that_fit(sessions: list[HeldSession]):
+def test_all_that_is_held_is_presented_in_frames_that_fit(
+    held_: list[tuple[int, int, str, tuple[int, int, int]]],
+):
+    sessions = [of_size(*each) for each in held_]
     parts = list(presented(sessions))
     assert [session for part in parts for session in part.sessions] == sessions
     assert [part.last for part in parts] == [False] * (len(parts) - 1) + [True]
@@ -348,3 +351,46 @@ def test_twenty_thousand_sessions_fit_into_few_frames():
     one = HeldSession(1 << 55, b"\2" * 33, INIT, "203.0.113.200:50000", 1 << 40, 1 << 40, 1 << 40)
     assert len(list(presented([one] * 20_000))) < 30
     assert Limits().session_window_bytes == 262_144
+
+
+async def test_a_frontend_that_is_away_says_how_many_it_holds(site: Site):
+    frontend = await site.open()
+    await site.peer("ann")
+    await site.peer("ben")
+    await away(site)
+    assert complaints(frontend)[0] == "backend away, 2 sessions held"
+    counted = {s.name: s.value for family in gather(frontend) for s in family.samples if not s.labels}
+    assert counted["lnnode_frontend_sessions_held"] == 2
+    await site.backend.start()
+    await presented_again(site)
+    await until(lambda: not frontend.held)
+    assert frontend.held == 0
+
+
+async def test_a_drained_frontend_stays_drained_over_a_restart_of_the_backend(site: Site):
+    frontend = await site.open()
+    _, ready = await site.peer("ann")
+    address = frontend.address
+    site.backend.send(Drain(60.0))
+    await until(lambda: frontend.draining)
+    await away(site)
+    site.backend.heard.clear()
+    await site.backend.start()
+    assert [session.number for session in await presented_again(site, 1)] == [ready.session]
+    (status,) = await site.backend.heard.first(Status)  # at once, before anybody dials through it
+    assert status.draining
+    await until(lambda: frontend.gossip.current)
+    assert await site.refuses(address)
+    assert complaints(frontend) == ["draining, 1 sessions are left"]
+
+
+async def test_a_frontend_goes_on_draining_while_the_backend_is_away(site: Site):
+    frontend = await site.open()
+    client, _ = await site.peer("ann")
+    site.backend.send(Drain(0.1))
+    await until(lambda: frontend.draining)
+    await away(site)
+    await client.closed()
+    site.backend.heard.clear()
+    await site.backend.start()
+    assert await presented_again(site, 1) == []

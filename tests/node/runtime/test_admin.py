@@ -25,10 +25,10 @@ async def get(address: str, path: str) -> tuple[int, str]:
 
 
 async def test_a_process_is_healthy_while_it_is_not_ready_and_says_why():
-    reasons = ["no link to the backend"]
+    reasons = ["backend away, 0 sessions held"]
     async with admin("127.0.0.1:0", lambda: reasons, registry()) as address:
         assert await get(address, "/healthz") == (200, "alive\n")
-        assert await get(address, "/readyz") == (503, "no link to the backend\n")
+        assert await get(address, "/readyz") == (503, "backend away, 0 sessions held\n")
         reasons.clear()
         assert await get(address, "/readyz") == (200, "ready\n")
         assert (await get(address, "/drain"))[0] == 404
