@@ -29,6 +29,7 @@ class World:
         self.dialled: list[str] = []
         self.links = {"f1": SimpleNamespace(capabilities=reaches)}
         self.dialling = dialling
+        self.held = False
         self.tasks: list[asyncio.Task[None]] = []
         self.random = random.Random(1)
         announcement = NodeAnnouncement(
@@ -46,6 +47,9 @@ class World:
         handshakes = SimpleNamespace(initiator=lambda _: None)
         journal = SimpleNamespace(write=lambda *_: None)
         self.dialler = Dialler(self, journal, self, channels, handshakes, graph, lambda: True)  # type: ignore[arg-type]  # fakes
+
+    def is_held(self, node_id: bytes) -> bool:
+        return self.held
 
     # runtime
 
@@ -113,3 +117,11 @@ async def test_a_peer_can_be_reached_by_name_alone_and_the_last_reason_is_told()
 async def test_where_nothing_is_reached_one_dial_says_why():
     world = World(("onion", PROXIES), Dialling())
     assert world.dialler.addresses(PEER) == [V4]
+
+
+async def test_a_peer_whose_session_is_held_is_not_dialled_until_that_is_over():
+    world = World(("ipv4",), Dialling())
+    world.held = True
+    assert await world.sweeps(2) == []
+    world.held = False
+    assert await world.sweeps(1) == [V4]
