@@ -15,7 +15,7 @@ from node.backend.commands import Commands
 from node.backend.dialler import Dialler
 from node.backend.graph_ages import GraphAges
 from node.backend.graph_keeper import GraphKeeper
-from node.backend.greeting import MAX_FRONTENDS
+from node.backend.greeting import Callers
 from node.backend.htlcs import Htlcs
 from node.backend.journal import MAX_AWAY_S, Journal
 from node.backend.leases import Leases
@@ -48,7 +48,6 @@ from node.wire.bolt7 import ChannelUpdate
 from node.wire.features import Feature
 
 SWEEP_INTERVAL_S = 0.5
-HELLO_TIMEOUT_S = 10.0
 BEAT_EVERY = 2  # sweeps
 LOOK_EVERY = 10  # sweeps: how far bitcoind is
 SLOW_EVERY = 20  # sweeps: announcements
@@ -109,7 +108,7 @@ class Backend:
         self.epoch = store.epoch
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: Listener | None = None
-        self._greeting: dict[FrontendLink, float] = {}  # no hello yet, and until when it may come
+        self.callers = Callers()
         self._syncs = 0
         self._led_s = runtime.monotonic()
         self._is_silent = False  # because the lease ran out
@@ -298,20 +297,8 @@ class Backend:
 
     def _link(self) -> FrontendLink:
         link = FrontendLink(self.runtime, self.switchboard, self, self.handshakes)
-        self._greeting[link] = self.runtime.monotonic() + HELLO_TIMEOUT_S
-        if len(self._greeting) > MAX_FRONTENDS:
-            next(iter(self._greeting)).close()
-            del self._greeting[next(iter(self._greeting))]
+        self.callers.add(link, self.runtime.monotonic())
         return link
-
-    def _greet(self) -> None:
-        """Who connects to the link and does not say hello is let go."""
-        now_s = self.runtime.monotonic()
-        for link, deadline_s in list(self._greeting.items()):
-            if link.frontend_id or now_s > deadline_s:
-                del self._greeting[link]
-                if not link.frontend_id:
-                    link.close()
 
     @property
     def graph_sequence(self) -> int:
@@ -354,7 +341,7 @@ class Backend:
                 self.leases.beat()
                 self.chain.outlook.sweep()
                 self.graph_ages.sample(self.runtime.monotonic(), self.graph.sequence)
-                self._greet()
+                self.callers.sweep(self.runtime.monotonic())
                 if self.tls is not None:
                     self.tls.sweep()
             if turn % LOOK_EVERY == 0:

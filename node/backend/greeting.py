@@ -14,6 +14,7 @@ from node.link.messages import (
 )
 from node.runtime.certificates import Member
 
+HELLO_TIMEOUT_S = 10.0
 MAX_FRONTENDS = 64  # far above any deployment; bounds what a leaked socket could make us hold
 
 
@@ -32,6 +33,37 @@ class Identity(Protocol):
     def may_speak(self) -> bool:
         """Whether this backend leads, at this moment."""
         ...
+
+
+class Caller(Protocol):
+    """Who has connected to the link."""
+
+    frontend_id: str
+
+    def close(self) -> None: ...
+
+
+class Callers:
+    """Mutable; those that have not said hello yet, oldest first."""
+
+    def __init__(self) -> None:
+        self._until_s: dict[Caller, float] = {}
+
+    def add(self, caller: Caller, now_s: float) -> None:
+        """Too many, and the oldest goes."""
+        self._until_s[caller] = now_s + HELLO_TIMEOUT_S
+        if len(self._until_s) > MAX_FRONTENDS:
+            oldest = next(iter(self._until_s))
+            oldest.close()
+            del self._until_s[oldest]
+
+    def sweep(self, now_s: float) -> None:
+        """Who does not say hello in time is let go."""
+        for caller, until_s in list(self._until_s.items()):
+            if caller.frontend_id or now_s > until_s:
+                del self._until_s[caller]
+                if not caller.frontend_id:
+                    caller.close()
 
 
 def name_of(hello: Hello) -> str:

@@ -29,7 +29,9 @@ STALLED_S = MAX_BLOCK_GAP_S + 61
 async def bench(chain, tmp_path):
     core = CoreDouble(chain)
     made = await Bench(
-        tmp_path / "node", core, bitcoind=BitcoindConfig(max_block_gap_s=MAX_BLOCK_GAP_S)
+        tmp_path / "node",
+        core,
+        bitcoind=BitcoindConfig(max_block_gap_s=MAX_BLOCK_GAP_S, poll_interval_s=0.01),
     ).start()
     frontend = made.frontend()
     for name in ("alice", "bob"):

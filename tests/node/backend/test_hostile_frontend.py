@@ -77,10 +77,10 @@ async def test_frontends_beyond_the_limit_are_refused(bench):
 
 async def test_whoever_does_not_say_hello_is_let_go(bench):
     silent, polite = bench.frontend(hello=False), bench.frontend()
-    bench.backend._greet()
+    bench.backend.callers.sweep(bench.runtime.monotonic())
     assert not silent.wire.closed
     bench.runtime.time_s += 11
-    bench.backend._greet()
+    bench.backend.callers.sweep(bench.runtime.monotonic())
     assert silent.wire.closed
     assert not polite.wire.closed
     strangers = [bench.frontend(hello=False) for _ in range(MAX_FRONTENDS + 1)]
