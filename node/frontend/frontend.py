@@ -128,7 +128,8 @@ class Frontend:
         self.limits = message.limits
         self.shares(UNLIMITED)
         self._take_up_handshakes(message)
-        self._outgoing.configure(message.dialling)
+        for connection in self._outgoing.configure(message.dialling, self.connections.values()):
+            connection.close("dialled another way now")
         self.rules = SessionRules(
             features=Features.from_bytes(message.features),
             chain_hash=message.chain_hash,

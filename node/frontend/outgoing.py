@@ -1,9 +1,11 @@
 """Connections that a frontend makes: directly or through the SOCKS proxy, as the backend says for each kind."""
 
 import asyncio
+from collections.abc import Iterable
 
 from node.crypto.hashes import sha256
 from node.errors import Refused
+from node.frontend.connection import PeerConnection
 from node.link.messages import OWN_PROXY, PROXIES, Dialling
 from node.runtime.addresses import is_loopback, kind_of
 from node.runtime.config import FrontendConfig
@@ -28,11 +30,14 @@ class Outgoing:
         own = (OWN_PROXY,) if self._config.socks else ()
         return (*self._config.reaches, PROXIES, *own)
 
-    def configure(self, dialling: Dialling) -> None:
-        self._dialling = dialling
+    def configure(self, dialling: Dialling, open_: Iterable[PeerConnection]) -> list[PeerConnection]:
+        """Those of the open connections that were dialled directly and would not be any more."""
+        before, self._dialling = self._dialling, dialling
         self.leaks = leak(self._config) if dialling.only else ""
         if self.leaks:
             self._runtime.spawn(_refuse(self.leaks), "tor_only")
+        dialled = [each for each in open_ if each.dial is not None]
+        return [each for each in dialled if _was_direct(each.address, before, dialling)]
 
     async def connect(self, address: str, node_id: bytes, factory: ProtocolFactory, timeout_s: float) -> None:
         """Raises OSError, TimeoutError or Refused, each of which says why."""
@@ -57,6 +62,11 @@ class Outgoing:
         # without the secret, the proxy could tell whom we know; it lasts so that a peer keeps its circuit
         name = sha256(self._secret + node_id).hex()
         return Proxy(address, name[:NAME_DIGITS], name[NAME_DIGITS:])
+
+
+def _was_direct(address: str, before: Dialling, after: Dialling) -> bool:
+    kind = kind_of(address)
+    return before.way(kind) == "direct" != after.way(kind)
 
 
 def leak(config: FrontendConfig) -> str:

@@ -3,7 +3,7 @@
 import ipaddress
 from collections.abc import Mapping
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from node.errors import MalformedMessage, Refused
 from node.runtime.addresses import is_loopback, kind_of, split_address
@@ -99,12 +99,15 @@ def check_socks(address: str, field: str) -> None:
 
 def _stays_near(url: str) -> bool:
     """Whether all hosts that this URL names are of this host or of a private network; a socket file is."""
-    netloc = urlsplit(url).netloc.rpartition("@")[2]
-    return all(_is_near(urlsplit(f"//{each}").hostname or "") for each in netloc.split(","))
+    parts = urlsplit(url)
+    hosts = [urlsplit(f"//{each}").hostname or "" for each in parts.netloc.rpartition("@")[2].split(",")]
+    query = parse_qs(parts.query)  # where PostgreSQL's hosts may be, too
+    named = ",".join((*query.get("host", ()), *query.get("hostaddr", ())))
+    return all(map(_is_near, (*hosts, *named.split(","))))
 
 
 def _is_near(host: str) -> bool:
-    if host in ("", "localhost"):
+    if host in ("", "localhost") or host.startswith("/"):
         return True
     try:
         return ipaddress.ip_address(host).is_private  # loopback and link-local are among them

@@ -1,11 +1,13 @@
 """What a frontend dials goes the way that the backend says, and through the proxy each peer by its own name there."""
 
+from types import SimpleNamespace
+
 import pytest
 from noise_client import NoiseClient, Site
 from socks_server import SocksServer, reply
 
 from node.frontend.frontend import Frontend
-from node.frontend.outgoing import leak
+from node.frontend.outgoing import Outgoing, leak
 from node.link.messages import DialFailed, Dialling, Hello, Status
 from node.runtime.addresses import split_address
 from node.runtime.config import FrontendConfig, NodeKeyConfig
@@ -54,7 +56,7 @@ async def test_each_peer_has_a_name_of_its_own_at_the_proxy_and_keeps_it(site: S
         assert len(set(names)) == 2
         assert all(len(user) == len(password) == 32 for user, password in names)
         again = Frontend(frontend.runtime, FrontendConfig(), "f2", "test")
-        again._outgoing.configure(Dialling(socks=proxy.address))
+        again._outgoing.configure(Dialling(socks=proxy.address), [])
         other = {again._outgoing._proxy(node_id).user for node_id in ids}
         assert not other & {user for user, _ in names}, "a name lasts as long as the process"
 
@@ -102,6 +104,16 @@ async def test_a_frontend_says_what_it_reaches(site: Site):
     await site.open(socks="127.0.0.1:9", reaches=("ipv4", "onion"))
     assert site.backend.heard.of(Hello)[0].capabilities[:4] == ("ipv4", "onion", "proxy", "own_proxy")
     assert Frontend(site.runtime, FrontendConfig(), "f2", "test").uplink.capabilities[:5] == ALL
+
+
+def test_what_was_dialled_directly_does_not_outlive_the_leave_to_do_so():
+    outgoing = Outgoing(None, FrontendConfig(listen="127.0.0.1:1"))  # it starts nothing here
+    far, onion = (SimpleNamespace(dial=1, address=address) for address in ("1.2.3.4:1", ONION))
+    came = SimpleNamespace(dial=None, address="1.2.3.4:1")
+    through = Dialling("127.0.0.1:9050", ipv4="proxy", only=True)
+    assert outgoing.configure(Dialling(), [far, onion, came]) == []
+    assert outgoing.configure(through, [far, onion, came]) == [far]
+    assert outgoing.configure(through, [far, onion, came]) == []
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,9 @@ def test_a_mistake_is_named(file, text: str, says: str):
         ("DATABASE", "postgresql:///lnnode", True),
         ("DATABASE", "postgresql://ln:p%40ss@192.168.1.2,localhost:5433/lnnode", True),
         ("DATABASE", "postgresql://ln@192.168.1.2,db.example/lnnode", False),
+        ("DATABASE", "postgresql:///lnnode?host=/run/postgresql", True),
+        ("DATABASE", "postgresql:///lnnode?host=db.example", False),
+        ("DATABASE", "postgresql:///lnnode?hostaddr=1.2.3.4&host=localhost", False),
     ],
 )
 def test_where_tor_is_all_chain_and_database_are_near(file, field: str, value: str, near: bool):
