@@ -17,6 +17,7 @@ from node.link import frames
 from node.link.messages import (
     Adopted,
     CloseSession,
+    Dialling,
     Drain,
     HandshakeStarted,
     HeldSession,
@@ -394,3 +395,22 @@ async def test_a_frontend_goes_on_draining_while_the_backend_is_away(site: Site)
     site.backend.heard.clear()
     await site.backend.start()
     assert await presented_again(site, 1) == []
+
+
+async def test_a_session_that_was_dialled_directly_ends_with_the_next_backends_tor_only(site: Site):
+    await site.open()
+    came, _ = await site.peer("came")
+    dialled = NoiseClient("dialled", None)
+    site.clients.append(dialled)
+    listener = await site.runtime.listen("127.0.0.1:0", lambda: dialled)
+    site.backend.dial(5, dialled.node_id, listener.address)
+    await dialled.established()
+    dialled.send(INIT)
+    await site.backend.ready(2)
+    await away(site)
+
+    site.backend.dialling = Dialling("127.0.0.1:9", ipv4="proxy", ipv6="proxy", dns="proxy", only=True)
+    await site.backend.start()
+    assert [session.node_id for session in await presented_again(site)] == [came.node_id]
+    await dialled.closed()
+    listener.close()
