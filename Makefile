@@ -42,7 +42,7 @@ peers: venv
 # What tox calls done, and one closing line for all of its test runs.
 test: venv peers
 	@rm -rf .tox/reports
-	@status=0; PYTEST_ADDOPTS="$$PYTEST_ADDOPTS -qq" $(BIN)/tox run -e lint,types,unit,interop || status=$$?; \
+	@status=0; PYTEST_ADDOPTS="$$PYTEST_ADDOPTS -qq" $(BIN)/tox run -e lint,types,unit,interop,cluster || status=$$?; \
 		$(BIN)/python .ci/closing_line.py .tox/reports/*.xml || status=1; exit $$status
 
 clean:

@@ -4,6 +4,7 @@
 #   Electrum (Debian's packages)   -> .peers/electrum, unpacked only, so that it needs no root
 #   PostgreSQL (Debian's package)  -> the system; the tests start a cluster of their own with it
 #   Prometheus, HAProxy (Debian)   -> the system; the tests start their own on ports of their own
+#   nftables, iproute2 (Debian)    -> the system; for hosts that are network namespaces
 #   Ray (PyPI, 80 MB)              -> .venv, as the extra `ray` of this project: its actors run the project's code
 #   pyln-proto (PyPI)              -> .venv-peers, its own because its coincurve fork shadows ours
 # Run again at will: what is there already stays. `make peers` calls it.
@@ -92,6 +93,12 @@ install_operations() {
         lacks "prometheus or haproxy is missing (as root: apt-get install --no-install-recommends prometheus haproxy)" prometheus
 }
 
+install_network_tools() {
+    has nft && has ip && has tc && has setpriv && return 0
+    apt_get nftables iproute2 util-linux ||
+        lacks "nft, ip, tc or setpriv is missing (as root: apt-get install nftables iproute2 util-linux)" nftables
+}
+
 install_tor() {
     has tor && has tor-gencert && return 0
     apt_get tor || lacks "tor is missing (as root: apt-get install --no-install-recommends tor)" tor
@@ -120,7 +127,8 @@ install_electrum
 install_postgresql
 install_tor
 install_operations
+install_network_tools
 install_ray
 install_pyln
 [ -z "$missing" ] || { echo "peers: not installed:$missing; their tests will be skipped (and fail in CI)" >&2; exit 1; }
-echo "peers: LDK, Electrum, PostgreSQL, tor, Prometheus, HAProxy, Ray and pyln-proto are installed"
+echo "peers: LDK, Electrum, PostgreSQL, tor, Prometheus, HAProxy, nftables, Ray and pyln-proto are installed"
