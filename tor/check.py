@@ -10,10 +10,11 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tor import keyfile, service
+from tor import elsewhere, keyfile, plan, service
 from tor.config import Config, password
 from tor.control import Connection, TorRefused
 from tor.errors import Refused, Unavailable
+from tor.keeper import ELSEWHERE
 from tor.offload import off_loop
 from tor.probe import probe
 from tor.torrc import outside_profile, target_path
@@ -35,7 +36,7 @@ class Finding(Struct, frozen=True):
 async def findings(config: Config) -> list[Finding]:
     """Everything that was looked at, in the order in which an operator would mend it."""
     found = [*_key(config)]
-    limit_s = MAX_ASKS * config.control.timeout_s
+    limit_s = MAX_ASKS * config.control.timeout_s + elsewhere.FETCH_S
     try:
         found += await off_loop(partial(_tor, config), limit_s)
     except (Refused, Unavailable, TimeoutError) as error:
@@ -76,7 +77,7 @@ def _tor(config: Config) -> list[Finding]:
         cookie_file=control.cookie_file,
     ) as connection:
         found = [Finding(GOOD, "control", f"{control.address}, authenticated by {connection.method}")]
-        for check in (_version, _modes, _bootstrap, _clock, _reach):
+        for check in (_version, _modes, _bootstrap, _clock, _reach, _elsewhere):
             found += check(connection, config)
         return found
 
@@ -151,6 +152,27 @@ def _reach(connection: Connection, config: Config) -> Iterator[Finding]:
         elif Path(path).exists() and _hidden(process, path):
             text = "systemd hides it from tor (PrivateTmp, ProtectHome); use a path in /run"
             yield Finding(BAD, f"target {target.address}", text)
+
+
+def _elsewhere(connection: Connection, config: Config) -> Iterator[Finding]:
+    """Whether another tor serves the same key: only the network knows."""
+    if config.service.mode != "directory":
+        return
+    directory = Path(config.service.directory)
+    address = keyfile.address_in(directory)
+    if address is None:
+        return
+    try:
+        options = connection.get_conf("HiddenServiceOptions")
+        if plan.ports_of(options, config.service.directory) is not None:
+            if elsewhere.is_served_elsewhere(config, address):
+                yield Finding(BAD, "key", ELSEWHERE)
+        elif elsewhere.fetch(config, address) is not None and not keyfile.has_served(directory, address):
+            yield Finding(
+                WARNING, "key", "published lately, not from this host: is another tor still serving it?"
+            )
+    except Unavailable as error:
+        yield Finding(WARNING, "key", f"whether another tor serves it could not be seen: {error}")
 
 
 def _confined(process: Path) -> bool:

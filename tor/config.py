@@ -65,6 +65,9 @@ class Service(Section, frozen=True):
     replace_s: Annotated[
         float, about("ephemeral mode: least time between changes of targets, each of which republishes", ge=1)
     ] = 30.0
+    watch_key_s: Annotated[
+        float, about("how often the network is asked whether another tor serves this key; 0: never", ge=0)
+    ] = 600.0
     num_introduction_points: Annotated[
         Annotated[int, Meta(ge=3, le=20)] | None, about("directory mode; tor's default is 3")
     ] = None

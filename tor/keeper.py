@@ -10,6 +10,7 @@ from tor.plan import NOWHERE, port_lines
 
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 15.0
+ELSEWHERE = "another tor serves this key, too: clients reach whichever published last; end one of the two"
 
 
 class Rules(Struct, frozen=True):
@@ -50,6 +51,7 @@ class State(Struct, frozen=True):
     published_s: float | None = None
     uploads: int = 0
     failed_uploads: int = 0
+    elsewhere_s: float | None = None  # when another tor was last seen to serve this key
 
 
 class Connected(Struct, frozen=True):
@@ -90,6 +92,10 @@ class Published(Struct, frozen=True):
     ok: bool
 
 
+class Elsewhere(Struct, frozen=True):
+    """Another tor was seen to serve this key."""
+
+
 class Drain(Struct, frozen=True):
     address: str
     on: bool
@@ -103,7 +109,7 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Event = Connected | Lost | Applied | Failed | Seen | Probed | Published | Drain | Retarget | Tick
+Event = Connected | Lost | Applied | Failed | Seen | Probed | Published | Elsewhere | Drain | Retarget | Tick
 
 
 class Apply(Struct, frozen=True):
@@ -182,6 +188,8 @@ def _step(state: State, event: Event, now_s: float) -> tuple[State, Effects]:
             return _seen(state, event)
         case Published():
             return _published(state, event, now_s)
+        case Elsewhere():
+            return replace(state, elsewhere_s=now_s), (Note("error", "served_elsewhere", {"why": ELSEWHERE}),)
         case Drain(address, on):
             return _drain(state, address, on)
         case Retarget(targets):

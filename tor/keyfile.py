@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import secrets
+import socket
 import tempfile
 from pathlib import Path
 from typing import IO
@@ -15,6 +16,7 @@ from tor.errors import Refused, Unavailable
 HEADER = b"== ed25519v1-secret: type0 ==\0\0\0"
 PUBLIC_HEADER = b"== ed25519v1-public: type0 ==\0\0\0"
 KEY_SIZE = 64
+MACHINE_ID = Path("/etc/machine-id")
 SECRET_FILE = "hs_ed25519_secret_key"  # noqa: S105 - a file's name
 PUBLIC_FILE = "hs_ed25519_public_key"
 
@@ -116,6 +118,32 @@ def address_in(directory: Path) -> str | None:
             f"{directory}: {error.strerror}; run lntor as tor's user (Debian: debian-tor)"
         ) from error
     return text.removesuffix(".onion") or None
+
+
+def has_served(place: Path, address: str) -> bool:
+    """Whether this key was published from this host before."""
+    try:
+        return _served_file(place).read_text() == _served_here(address)
+    except OSError:
+        return False
+
+
+def note_served(place: Path, address: str) -> None:
+    """Remember that this key was published from this host. Raises Refused where that can't be written."""
+    write_atomically(_served_file(place), _served_here(address).encode(), 0o600)
+
+
+def _served_file(place: Path) -> Path:
+    return place.with_name(f"{place.name}.served")
+
+
+def _served_here(address: str) -> str:
+    """Of no use on another host: whoever copies a key may copy what lies beside it."""
+    try:
+        host = MACHINE_ID.read_text().strip()
+    except OSError:
+        host = socket.gethostname()
+    return f"{address} {host}\n"
 
 
 def lock(path: Path) -> IO[bytes]:

@@ -13,7 +13,7 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from tor import admin, keeper, keyfile, service, status
+from tor import admin, elsewhere, keeper, keyfile, newcomer, service, status
 from tor.config import Config, Target, load
 from tor.control import CLOSED, Connection
 from tor.errors import Refused, Unavailable
@@ -39,6 +39,7 @@ class Server:
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._was_connected = False
+        self._newcomer = newcomer.Newcomer(config)
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         holder = self._hold_key()
@@ -51,6 +52,8 @@ class Server:
             self._watch_targets()
             self._spawn(self._keep_connected())
             self._spawn(self._tick())
+            if self.config.service.watch_key_s:
+                self._spawn(self._watch_key())
             ready()
             stopped = asyncio.ensure_future(stop.wait())
             stopped.add_done_callback(self._stopped)
@@ -224,19 +227,33 @@ class Server:
         connection = self._connection
         if connection is None:
             return
-        async with self._turn:
-            work = partial(
-                service.apply, connection, self.config.service, effect.ports, replaces=effect.replaces
-            )
-            try:
+        work = partial(service.apply, connection, self.config.service, effect.ports, replaces=effect.replaces)
+        try:
+            await self._off_loop(partial(self._newcomer.admit, connection), newcomer.LIMIT_S)
+            async with self._turn:
                 address = await self._off_loop(work)
-            except (Unavailable, Refused, TimeoutError) as error:
-                self.post(keeper.Failed(effect.term, str(error) or "tor took too long"))
-            else:
-                self.post(keeper.Applied(effect.term, effect.ports, address))
+        except (Unavailable, Refused, TimeoutError) as error:
+            if isinstance(error, newcomer.ServedElsewhere):
+                self.post(keeper.Elsewhere())
+            self.post(keeper.Failed(effect.term, str(error) or "tor took too long"))
+        else:
+            self.post(keeper.Applied(effect.term, effect.ports, address))
 
-    async def _off_loop(self, work: Callable[[], Any]) -> Any:
-        return await off_loop(work, MAX_ASKS * self.config.control.timeout_s)
+    async def _watch_key(self) -> None:
+        """Nobody tells a tor that another one has its key: the network's directories know who published last."""
+        while True:
+            await asyncio.sleep(self.config.service.watch_key_s)
+            if self.state.published_s is None:
+                continue
+            work = partial(elsewhere.is_served_elsewhere, self.config, self.state.address)
+            try:
+                if await self._off_loop(work, elsewhere.FETCH_S):
+                    self.post(keeper.Elsewhere())
+            except (Unavailable, Refused, TimeoutError) as error:
+                self._log.debug("key_not_watched", why=str(error))
+
+    async def _off_loop(self, work: Callable[[], Any], more_s: float = 0.0) -> Any:
+        return await off_loop(work, MAX_ASKS * self.config.control.timeout_s + more_s)
 
     def _told(self, text: str) -> None:
         """An event of tor."""
@@ -246,8 +263,16 @@ class Server:
         words = text.split()
         if words[0] != "HS_DESC":
             self._wake.set()
-        elif len(words) > 2 and words[1] in ("UPLOADED", "FAILED"):
+        elif len(words) > 2 and (words[1] == "UPLOADED" or "REASON=UPLOAD_REJECTED" in words):
             self.post(keeper.Published(words[2], words[1] == "UPLOADED"))
+            if words[1] == "UPLOADED" and words[2] == self.state.address:
+                self._note_served()
+
+    def _note_served(self) -> None:
+        try:
+            self._newcomer.published(self.state.address)
+        except Refused as error:
+            self._log.error("not_remembered", why=str(error))
 
     def _announce(self, address: str | None) -> None:
         """Have the file of the announced address say so: the backend reads it there."""

@@ -1,5 +1,6 @@
 """What a keeper knows, for people, for programs, for Prometheus."""
 
+import time
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -7,7 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from tor.config import Config
-from tor.keeper import State, wanted
+from tor.elsewhere import PUBLISHED_AGAIN_S
+from tor.keeper import ELSEWHERE, State, wanted
 
 
 def status(state: State, config: Config, now_s: float) -> dict[str, Any]:
@@ -20,7 +22,8 @@ def status(state: State, config: Config, now_s: float) -> dict[str, Any]:
         "serving": state.serving is not None,
         "in_sync": state.serving is not None and state.serving == wanted(state),
         "problem": state.problem or None,
-        "published_ago_s": None if state.published_s is None else round(now_s - state.published_s, 1),
+        "published_ago_s": _ago_s(state.published_s, now_s),
+        "served_elsewhere_ago_s": _ago_s(state.elsewhere_s, now_s),
         "descriptor_uploads": state.uploads,
         "descriptor_failures": state.failed_uploads,
         "client_circuits": state.circuits,
@@ -50,10 +53,16 @@ def text(picture: dict[str, Any]) -> str:
     ]
     if not picture["anonymous"]:
         lines.append("WARNING     single hop mode: this service is NOT ANONYMOUS")
+    if picture["served_elsewhere_ago_s"] is not None:
+        lines.append(f"WARNING     {ELSEWHERE} (seen {picture['served_elsewhere_ago_s']:.0f} s ago)")
     if picture["problem"]:
         lines.append(f"problem     {picture['problem']}")
     lines += [_target(each) for each in picture["targets"]]
     return "\n".join(lines)
+
+
+def _ago_s(at_s: float | None, now_s: float) -> float | None:
+    return None if at_s is None else round(now_s - at_s, 1)
 
 
 def _published(picture: dict[str, Any]) -> str:
@@ -67,6 +76,11 @@ def _target(target: dict[str, Any]) -> str:
     why = f" ({target['detail']})" if target["detail"] else ""
     since = f" for {target['since_s']:.0f} s" if target["since_s"] is not None else ""
     return f"target      {target['address']} weight {target['weight']}: {state}{since}{drained}{why}"
+
+
+def _elsewhere(state: State) -> bool:
+    """Nobody can see that the other has ended; until what it published is forgotten, it may not have."""
+    return state.elsewhere_s is not None and time.monotonic() - state.elsewhere_s < PUBLISHED_AGAIN_S
 
 
 class HasState(Protocol):
@@ -89,6 +103,7 @@ class Metrics(Collector):
             "serving": ("tor holds the service", state.serving is not None),
             "in_sync": ("tor has the targets that it should have", state.serving == wanted(state)),
             "client_circuits": ("rendezvous circuits of clients", state.circuits),
+            "served_elsewhere": ("another tor served this key within three hours", _elsewhere(state)),
         }
         for name, (about, value) in figures.items():
             yield GaugeMetricFamily(f"lntor_{name}", about, float(value))

@@ -18,6 +18,8 @@ ROOT = Path(__file__).parents[2]
 POLL_S = 0.05
 # One stream of a client that has no fresh descriptor yet may take this long; what is awaited has its own limit.
 DIAL_S = 15.0
+# Every relay of the network keeps the descriptor, and each is told of a new one.
+DIRECTORIES = 4
 
 
 def require_tor() -> None:
@@ -40,6 +42,16 @@ async def until(condition, timeout_s, what):
         if loop.time() - began > timeout_s:
             raise TimeoutError(f"{what}: not within {timeout_s:g} s")
         await asyncio.sleep(POLL_S)
+
+
+async def published(lntor, uploads=0, timeout_s=60):
+    """Until every directory was told after so many `uploads`.
+
+    Clients are let in only then: tor asks each directory once in a quarter of an hour, and a network of four has none
+    left to ask for whoever came too early four times.
+    """
+    enough = uploads + DIRECTORIES
+    await until(lambda: lntor.status()["descriptor_uploads"] >= enough, timeout_s, "published everywhere")
 
 
 class Frontend:
@@ -169,7 +181,7 @@ class Lntor:
             )
         return self
 
-    async def serving(self, timeout_s=15):
+    async def serving(self, timeout_s=40):
         """The address, once tor has the service."""
         await until(lambda: self.check() or self.address_file.exists(), timeout_s, "address file")
         return self.address_file.read_text().strip()

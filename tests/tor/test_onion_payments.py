@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from onion import Lntor, until
+from onion import Lntor, published, until
 from onion_cluster import PATIENCE_S, Forwarder, OnionCluster, paying, pyln, require_pyln
 
 from lnsim.demo_network import sessions
@@ -53,7 +53,7 @@ async def cluster(network, within, tmp_path_factory):
 async def onion(network, lntor):
     """The address, once the service is published everywhere."""
     address = await lntor.serving()
-    await until(lambda: lntor.status()["descriptor_uploads"] >= 1, PATIENCE_S, "published")
+    await published(lntor)
     return address
 
 

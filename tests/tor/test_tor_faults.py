@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import signal
 import socket
 
 import pytest
@@ -45,6 +46,10 @@ async def test_a_password_on_a_port(lntor, guarded, network):
     control = {"address": address}
     assert "control password" in await refused(lntor, control={**control, "password": "wrong"})
     assert "control.password_file" in await refused(lntor, control=control)
+    unreadable = {**control, "password_file": "/nonexistent/password"}
+    assert "control.password_file: /nonexistent/password: No such file" in await refused(
+        lntor, control=unreadable
+    )
     secret = network.directory / "password"
     secret.write_text("sesame\n")
     made = lntor(control={**control, "password_file": str(secret)}).start()
@@ -98,6 +103,34 @@ async def test_a_tor_that_is_too_old(lntor):
     assert code == 2
     assert "0.3.5.7 is too old" in log
     server.close()
+
+
+async def test_a_tor_that_hangs_at_the_start_is_named_and_waited_for(lntor, network):
+    network.service.signal(signal.SIGSTOP)
+    try:
+        made = lntor(control={"timeout_s": 1.0}).start()
+        await until(
+            lambda: made.socket.exists() and made.status()["problem"], STARTED_S, "a problem is shown"
+        )
+        assert "tor hangs, is starting" in made.status()["problem"]
+    finally:
+        network.service.signal(signal.SIGCONT)
+    address = await made.serving()
+    await until(lambda: visit(network, address), STARTED_S, "reachable")
+
+
+async def test_a_target_that_does_not_parse(lntor, frontends):
+    assert "targets[0].address" in await refused(lntor, targets=[{"address": "frontend.example:9735"}])
+    made = lntor().start()
+    await made.serving()
+    good = made.config["targets"]
+    made.config["targets"] = [*good, {"address": "10.0.0.7"}]
+    made.write()
+    made.signal(signal.SIGHUP)
+    await until(lambda: "not_reloaded" in made.log.read_text(), STARTED_S, "refused")
+    assert "targets[3].address" in made.log.read_text()
+    assert len(made.status()["targets"]) == len(good)
+    assert made.status()["serving"]
 
 
 async def test_something_else_at_the_control_address(tmp_path):

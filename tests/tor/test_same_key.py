@@ -1,0 +1,111 @@
+"""One key on two hosts: refused where the other answers, told of where it can be seen, never a hindrance to a restart."""
+
+import base64
+import shutil
+
+import pytest
+from onion import published, until, visit
+
+from tor import keyfile
+from tor.elsewhere import Descriptor, is_anothers, parse
+
+ONION, OTHER = "o" * 56, "p" * 56
+PERIOD = b"b" * 32  # the blinded key of a period
+
+# What the other publishes reaches each directory by itself; we ask one of them every second.
+SEEN_S = 60
+STARTED_S = 40
+
+
+def descriptor(blinded_key=PERIOD, signing_key=b"s" * 32, revision=7):
+    certificate = bytes((1, 8)) + bytes(4) + bytes((1,)) + signing_key + bytes((1, 0, 32, 4, 0)) + blinded_key
+    text = base64.b64encode(certificate + bytes(64)).decode()
+    lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
+    return (
+        "HS_DESC_CONTENT address id directory\nhs-descriptor 3\ndescriptor-lifetime 180\n"
+        f"descriptor-signing-key-cert\n-----BEGIN ED25519 CERT-----\n{lines}\n-----END ED25519 CERT-----\n"
+        f"revision-counter {revision}\nsuperencrypted\n-----BEGIN MESSAGE-----\n"
+    )
+
+
+def test_what_a_descriptor_tells():
+    assert parse(descriptor()) == Descriptor(PERIOD, b"s" * 32, 7)
+    assert parse(descriptor(revision=0)) is None  # made, and not published yet
+    assert parse("") is None
+    assert parse(descriptor().replace("ED25519 CERT", "SOMETHING")) is None
+    assert parse(descriptor()[:200] + "-----END ED25519 CERT-----\nrevision-counter 3\n") is None
+
+
+@pytest.mark.parametrize(
+    ("found", "says"),
+    [
+        ({}, False),  # our own
+        ({"signing_key": b"t" * 32, "revision": 6}, False),  # ours, from before a restart
+        ({"signing_key": b"t" * 32, "revision": 8}, True),
+        ({"signing_key": b"t" * 32, "revision": 8, "blinded_key": b"c" * 32}, False),  # of the next period
+    ],
+)
+def test_another_tors_descriptor_is_newer_and_signed_otherwise(found, says):
+    assert is_anothers(parse(descriptor(**found)), parse(descriptor())) is says
+
+
+def test_a_host_remembers_what_it_published(tmp_path, monkeypatch):
+    place, host = tmp_path / "onion", tmp_path / "machine-id"
+    host.write_text("here\n")
+    monkeypatch.setattr(keyfile, "MACHINE_ID", host)
+    assert not keyfile.has_served(place, ONION)
+    keyfile.note_served(place, ONION)
+    assert keyfile.has_served(place, ONION)
+    assert not keyfile.has_served(place, OTHER)
+    host.write_text("there\n")  # everything was copied
+    assert not keyfile.has_served(place, ONION)
+
+
+@pytest.fixture
+def second(network):
+    """The tor of another host."""
+    port = network.free_port()
+    made = network.join("second", f"SocksPort 127.0.0.1:{port}", wait=False)
+    made.wait_bootstrapped(100, 60)
+    yield made
+    made.stop()
+
+
+@pytest.mark.tor
+async def test_a_key_that_another_tor_serves_is_not_published_until_that_one_ends(network, lntor, second):
+    first = lntor().start()
+    address = await first.serving()
+    await until(lambda: visit(network, address), STARTED_S, "reachable")
+    other = lntor(tor=second)
+    shutil.copytree(first.directory / "onion", other.directory / "onion")
+    other.start()
+    await until(lambda: other.socket.exists() and other.status()["problem"], STARTED_S, "a problem is shown")
+    assert "is served by another tor, which answers" in other.status()["problem"]
+    assert not other.status()["serving"]
+    assert "another tor serves this key" in (await other.call("status"))[1]
+    assert "published lately, not from this host" in (await other.call("check", timeout_s=60))[1]
+    await first.stop()
+    assert await other.serving(2 * STARTED_S) == address
+    await published(other)
+    await until(lambda: visit(network, address, "after"), 2 * STARTED_S, "reachable at the other tor")
+
+
+@pytest.mark.tor
+async def test_a_restart_is_not_questioned_and_the_other_tor_hears_of_it(network, lntor, second):
+    first = lntor(tor=second).start()
+    address = await first.serving()
+    await published(first)
+    shutil.copytree(first.directory / "onion", first.directory / "kept")
+    await first.stop()
+    shutil.copytree(first.directory / "kept", first.directory / "onion")
+    other = lntor(service={"watch_key_s": 1.0})
+    shutil.copytree(first.directory / "onion", other.directory / "onion")
+    assert await other.start().serving(2 * STARTED_S) == address  # nobody answers: moved here
+    await published(other)
+    assert other.status()["served_elsewhere_ago_s"] is None
+    await first.start().serving()
+    _, took_s = await until(lambda: other.status()["served_elsewhere_ago_s"], SEEN_S, "seen")
+    print(f"another tor of the same key was seen {took_s:.1f} s after it served")
+    code, output = await other.call("check", timeout_s=60)
+    assert code == 1
+    assert "another tor serves this key" in output
