@@ -15,7 +15,7 @@ from tor.control import Connection
 from tor.errors import Unavailable
 
 POLL_S = 0.03
-START_S = 20.0
+START_S = 40.0
 END_S = 5.0
 
 # Every process of the network, whatever its part.

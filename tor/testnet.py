@@ -21,10 +21,11 @@ from tor.errors import Refused
 from tor.namespace import Namespace
 
 RELAYS = 3
-START_S = 60.0
-JOIN_S = 30.0
+START_S = 90.0
+JOIN_S = 60.0
 # Long, since hidden service directories change every 24 of them; the vote itself is triggered.
 VOTING_INTERVAL_S = 1_800
+ONIONBALANCE_INTERVAL_S = 20  # what `onionbalance --is-testnet` takes for granted
 TRIGGERED_INTERVAL_S = 5
 
 RELAY = """
@@ -67,11 +68,13 @@ class TorNetwork:
     It lives in a network namespace of its own where that is allowed, and else on ports of the machine's loopback.
     """
 
-    def __init__(self, *, namespace: bool = True) -> None:
+    def __init__(self, *, namespace: bool = True, voting_interval_s: int = VOTING_INTERVAL_S) -> None:
+        """`voting_interval_s`: between votes after the first; at least 10, a divisor of a day."""
         self.directory = Path(tempfile.mkdtemp(prefix="tornet-"))  # short: a Unix socket's path has 108 bytes
         self.daemons: list[Daemon] = []
         self._namespace = _namespace() if namespace else None
         self._authority_line = ""
+        self._voting_interval_s = voting_interval_s
 
     def __enter__(self) -> Self:
         try:
@@ -172,6 +175,7 @@ class TorNetwork:
             authority.wait(published, START_S, "descriptors of all relays")
             control.set_conf(
                 [
+                    ("V3AuthVotingInterval", str(self._voting_interval_s)),
                     ("TestingV3AuthInitialVotingInterval", str(TRIGGERED_INTERVAL_S)),
                     ("TestingV3AuthVotingStartOffset", str(int(time.time() + 2) % TRIGGERED_INTERVAL_S)),
                 ]

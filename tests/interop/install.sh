@@ -7,6 +7,7 @@
 #   nftables, iproute2 (Debian)    -> the system; for hosts that are network namespaces
 #   Ray (PyPI, 80 MB)              -> .venv, as the extra `ray` of this project: its actors run the project's code
 #   pyln-proto (PyPI)              -> .venv-peers, its own because its coincurve fork shadows ours
+#   onionbalance (PyPI)            -> .peers/onionbalance, its own because nothing of ours needs what it brings
 # Run again at will: what is there already stays. `make peers` calls it.
 set -eu
 
@@ -122,6 +123,14 @@ install_pyln() {
     touch "$venv/.done-pyln-proto-26.6.9"
 }
 
+install_onionbalance() {
+    [ ! -e "$peers/onionbalance/.done-0.2.4" ] || return 0
+    "${PYTHON:-python3}" -m venv --clear "$peers/onionbalance" || { lacks "python3 -m venv failed" onionbalance; return; }
+    "$peers/onionbalance/bin/pip" install --quiet onionbalance==0.2.4 ||
+        { lacks "pip install onionbalance failed" onionbalance; return; }
+    touch "$peers/onionbalance/.done-0.2.4"
+}
+
 install_ldk
 install_electrum
 install_postgresql
@@ -130,5 +139,6 @@ install_operations
 install_network_tools
 install_ray
 install_pyln
+install_onionbalance
 [ -z "$missing" ] || { echo "peers: not installed:$missing; their tests will be skipped (and fail in CI)" >&2; exit 1; }
-echo "peers: LDK, Electrum, PostgreSQL, tor, Prometheus, HAProxy, nftables, Ray and pyln-proto are installed"
+echo "peers: LDK, Electrum, PostgreSQL, tor, Prometheus, HAProxy, nftables, Ray, pyln-proto, onionbalance: installed"
