@@ -14,7 +14,7 @@ from tor.torrc import hashed_password
 
 pytestmark = pytest.mark.tor
 
-STARTED_S = 20
+STARTED_S = 60
 
 
 async def refused(lntor, **settings):
@@ -36,7 +36,7 @@ def guarded(network):
         f"ControlPort 127.0.0.1:{port}",
         wait=False,
     )
-    made.wait_bootstrapped(100, 30)
+    made.wait_bootstrapped(100, 60)
     yield made, f"127.0.0.1:{port}"
     made.stop()
 
@@ -82,7 +82,7 @@ async def test_no_tor_yet_is_waited_for(lntor, network):
     assert "not known yet" in output
     socket_file.symlink_to(network.service.control_socket)
     address = await made.serving()
-    await until(lambda: visit(network, address), 20, "reachable")
+    await until(lambda: visit(network, address), STARTED_S, "reachable")
 
 
 async def test_a_tor_that_is_too_old(lntor):
@@ -193,7 +193,7 @@ async def test_one_key_in_two_services_of_a_tor(lntor, network, frontends):
     )
     assert f"{address.partition(':')[0]} is already served by this tor" in second.status()["problem"]
     await first.stop()
-    assert await second.serving(20) == address  # tried again by itself
+    assert await second.serving(STARTED_S) == address  # tried again by itself
 
 
 async def test_one_key_of_two_controllers(lntor, network):
@@ -208,7 +208,7 @@ async def test_one_key_of_two_controllers(lntor, network):
     )
     assert "already served" in second.status()["problem"]
     await first.stop()
-    assert await second.serving(20) == address
+    assert await second.serving(STARTED_S) == address
 
 
 async def test_check_names_what_is_wrong(lntor, network, frontends):
