@@ -102,13 +102,18 @@ class Daemon:
         """Raises Unavailable with the end of the log where it does not happen in time."""
         deadline = time.monotonic() + timeout_s
         while not condition():
-            ended = self._process is not None and self._process.poll() is not None
-            if ended or time.monotonic() > deadline:
-                why = "it has ended" if ended else f"not within {timeout_s:g} s"
-                raise Unavailable(
-                    f"tor {self.name}: {what}: {why}; its log ends:\n{self.log_text()[-1_500:]}"
-                )
+            self.check(what)
+            if time.monotonic() > deadline:
+                raise self._unavailable(what, f"not within {timeout_s:g} s")
             time.sleep(POLL_S)
+
+    def check(self, what: str) -> None:
+        """Raises Unavailable where its process has ended: `what` will never happen."""
+        if self._process is not None and self._process.poll() is not None:
+            raise self._unavailable(what, "it has ended")
+
+    def _unavailable(self, what: str, why: str) -> Unavailable:
+        return Unavailable(f"tor {self.name}: {what}: {why}; its log ends:\n{self.log_text()[-1_500:]}")
 
     def signal(self, number: signal.Signals) -> None:
         """SIGHUP reads the torrc again, SIGSTOP makes it hang, SIGKILL is an accident."""

@@ -104,7 +104,7 @@ class TorNetwork:
         relays = [authority, *(self._relay(f"relay{number}") for number in range(RELAYS))]
         for each in relays:
             each.start()
-        self._vote(authority, len(relays))
+        self._vote(authority, relays)
         for each in relays[1:]:
             each.signal(signal.SIGHUP)  # fetches the consensus now
         for each in relays[1:]:
@@ -163,11 +163,14 @@ class TorNetwork:
             f"TestingV3AuthVotingStartOffset {offset_s}",
         )
 
-    def _vote(self, authority: Daemon, count: int) -> None:
+    def _vote(self, authority: Daemon, relays: list[Daemon]) -> None:
         """Have the consensus made as soon as every relay can be in it."""
+        count = len(relays)
         with authority.control() as control:
 
             def published() -> bool:
+                for each in relays:
+                    each.check("publish")  # a port that was free a moment ago may be taken
                 return (
                     len(re.findall(r"^router ", control.get_info("desc/all-recent"), re.MULTILINE)) >= count
                 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tor.errors import Unavailable
 from tor.testnet import TorNetwork
 
 pytestmark = pytest.mark.tor
@@ -25,6 +26,27 @@ def test_a_network_is_up_soon_and_gone_without_a_trace(network):
         assert all(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert not directory.exists()
+
+
+class Unlucky(TorNetwork):
+    """Somebody else gets the first relay's port, after those of the authority."""
+
+    ports = ()
+
+    def free_port(self):
+        self.ports = (*self.ports, super().free_port())
+        return self.taken if len(self.ports) == 3 else self.ports[-1]
+
+
+def test_a_port_that_is_taken_meanwhile_is_no_reason_to_wait():
+    began = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as somebody:
+        network = Unlucky(namespace=False)
+        network.taken = somebody.getsockname()[1]
+        with pytest.raises(Unavailable, match="tor relay0: publish: it has ended"), network:
+            pass
+    assert time.monotonic() - began < UP_S
+    assert not network.directory.exists()
 
 
 def test_nothing_leaves_the_network(network):
