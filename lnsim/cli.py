@@ -19,6 +19,7 @@ from lnsim.explore.command import explore
 from lnsim.report.command import compare
 from lnsim.run.command import run as run_scenario
 from lnsim.view_live import choose_show
+from node.errors import Refused
 
 BAD_USAGE = 2  # exit status for what the user can put right
 BROKEN = 1
@@ -67,8 +68,11 @@ def demo(
     peers: Annotated[int, typer.Option(min=2, max=len(NAMES), help="Simulated peers.")] = 5,
     frontends: Annotated[int, typer.Option(min=1, max=MAX_FRONTENDS, help="Frontends.")] = 2,
     kill: Annotated[
-        list[str] | None, typer.Option(help="frontend@8s, f1@3s, backend@5s; repeatable.")
+        list[str] | None, typer.Option(help="frontend@8s, f1@3s, backend@5s, tor@6s; repeatable.")
     ] = None,
+    tor: Annotated[
+        bool, typer.Option("--tor", help="Peers come by an onion address, in a Tor network of its own.")
+    ] = False,
     picture: Annotated[
         Path | None, typer.Option(hidden=True, help="An SVG of the view's last moment.")
     ] = None,
@@ -85,6 +89,7 @@ def demo(
             frontends=frontends,
             rate_per_s=rate,
             faults=tuple(fault(text) for text in kill or ()),
+            tor=tor,
         )
         check_faults(options)
     except BadArgument as error:
@@ -93,6 +98,8 @@ def demo(
         summary = asyncio.run(run(options, choose_show(quiet=json, picture=picture)))
     except Stopped:
         _fail("stopped before the first payment", INTERRUPTED)
+    except Refused as error:
+        _fail(str(error), BAD_USAGE)
     except (ProcessFailed, CallFailed) as error:
         _fail(str(error), BROKEN)
     if json:
@@ -106,7 +113,9 @@ def demo(
 
 @demo_app.command("kill")
 def kill_command(
-    what: Annotated[str, typer.Argument(help="frontend (the busiest), f1, f2 ... or backend")] = "frontend",
+    what: Annotated[
+        str, typer.Argument(help="frontend (the busiest), f1, f2 ..., backend or tor")
+    ] = "frontend",
 ) -> None:
     """Kill a process of the demo that runs in another terminal."""
     answer = _command({"kill": what})
@@ -156,8 +165,8 @@ def _tell(summary: dict[str, Any]) -> None:
 
 
 def _again(options: Options) -> str:
-    kills = " ".join(str(each) for each in options.faults)
-    return f"--peers {options.peers} --frontends {options.frontends} --rate {options.rate_per_s:g} {kills}".strip()
+    more = " ".join([*(["--tor"] if options.tor else []), *map(str, options.faults)])
+    return f"--peers {options.peers} --frontends {options.frontends} --rate {options.rate_per_s:g} {more}".strip()
 
 
 def _fail(text: str, status: int) -> NoReturn:

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -145,6 +145,23 @@ class Hub:
         return str(path)
 
 
+class Entrance(Protocol):
+    """What peers come through, in place of the port that the frontends share."""
+
+    @property
+    def address(self) -> str: ...
+
+    async def open(self) -> None:
+        """Returns once peers can come. Raises ProcessFailed, CallFailed."""
+        ...
+
+    def frontend_config(self, name: str) -> Mapping[str, Any]: ...
+
+    def peer_config(self) -> Mapping[str, Any]:
+        """The section `tor` of a peer that comes this way."""
+        ...
+
+
 class Cluster(Hub):
     """A node under test and simulated peers, each in a process of its own. `start`, use, `stop`."""
 
@@ -164,10 +181,13 @@ class Cluster(Hub):
         self._link_port = _free_port() if tls else 0
         self._channels = dict(channels or {})
         self.peers = [Peer(name) for name in peers]
+        self.entrance: Entrance | None = None  # to be set before `start`
+        self.by_entrance: Sequence[Peer] = ()
 
     async def start(self) -> None:
         """Everything up: the chain first, all others at once. Raises ProcessFailed."""
-        await all_of(self._start_hub(), *(peer.spawn(self.supervisor) for peer in self.peers))
+        opening = [] if self.entrance is None else [self.entrance.open()]
+        await all_of(self._start_hub(), *(peer.spawn(self.supervisor) for peer in self.peers), *opening)
         await all_of(*map(self._begin, self.peers))
 
     async def stop(self, first: Sequence[str] = ()) -> None:
@@ -177,8 +197,12 @@ class Cluster(Hub):
         await self.start_chain(dict.fromkeys((HUB, *(peer.name for peer in self.peers)), Purse()))
         await all_of(
             self.start_backend({"channels": self._channels, **self._private("main", Role.BACKEND)}),
-            *(self.start_frontend(name, self._private(name, Role.FRONTEND)) for name in self.frontends),
+            *(self.start_frontend(name, self._frontend(name)) for name in self.frontends),
         )
+
+    def _frontend(self, name: str) -> dict[str, Any]:
+        more = {} if self.entrance is None else self.entrance.frontend_config(name)
+        return {**self._private(name, Role.FRONTEND), **more}
 
     def _private(self, name: str, role: Role) -> dict[str, Any]:
         """What a member's configuration says of the link, where that is TLS."""
@@ -193,6 +217,8 @@ class Cluster(Hub):
     async def _begin(self, peer: Peer) -> None:
         config = peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S)
         config["backend"]["channels"] = self._channels
+        if self.entrance is not None and peer in self.by_entrance:
+            config["backend"]["tor"] = self.entrance.peer_config()
         await peer.begin(config)
 
 

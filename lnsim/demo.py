@@ -6,21 +6,25 @@ import shlex
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lnsim.api_client import Node
 from lnsim.cluster import Cluster
 from lnsim.demo_check import Books, Verdict, books, verdict
 from lnsim.demo_monitor import Monitor
-from lnsim.demo_network import Network
-from lnsim.demo_options import NAMES, BadArgument, Options
+from lnsim.demo_network import Network, dialled_by_hub
+from lnsim.demo_options import NAMES, TOR, BadArgument, Options
 from lnsim.demo_place import Command, listen, make_place, remove_place
 from lnsim.demo_state import HUB, RUNNING, Scene
 from lnsim.demo_traffic import PAYMENT_TIMEOUT_S, Plan, Traffic
+from lnsim.onion.needed import require_tor
 from lnsim.peer_load import percentile
 
+if TYPE_CHECKING:
+    from lnsim.demo_onion import DemoOnion
+
 BLOCK_S = 10.0
-KILLABLE = "say frontend, f1, f2 ... or backend"
+KILLABLE = "say frontend, f1, f2 ..., backend, or tor where there is one"
 
 
 class Show(Protocol):
@@ -41,7 +45,8 @@ class Demo:
         self._show = show
         self._place = place
         self._cluster = Cluster(place, options.frontends, list(NAMES[: options.peers]), self._say)
-        self._monitor = Monitor(self._cluster, options.seed)
+        self._onion = self._entrance() if options.tor else None
+        self._monitor = Monitor(self._cluster, options.seed, self._onion)
         self._stop = asyncio.Event()
         self._traffic: Traffic | None = None
         self._paid_s = 0.0
@@ -58,6 +63,8 @@ class Demo:
             asyncio.create_task(self._monitor.run(), name="monitor"),
             asyncio.create_task(self._show.run(self._monitor.scene, self.press), name="show"),
         ]
+        if self._onion is not None:
+            background.append(asyncio.create_task(self._onion.watch(), name="watch tor"))
         try:
             await self._until_stopped(self._build(), background)
             if self._stop.is_set():
@@ -73,9 +80,22 @@ class Demo:
             self._monitor.phase = "stopping"
             server.close()
             await _cancel(background[:1])
+            if self._onion is not None:
+                await self._onion.close()
             await self._cluster.stop()
             await _cancel(background[1:])
         return self._summary(checked)
+
+    def _entrance(self) -> "DemoOnion":
+        """Peers that dial come by an onion address. Raises Refused where there is no tor."""
+        require_tor("--tor")
+        from lnsim.demo_onion import DemoOnion  # noqa: PLC0415 - what it imports is of an extra
+
+        onion = DemoOnion(self._cluster, self._say)
+        self._cluster.entrance = onion
+        by_hub = dialled_by_hub(self._cluster)
+        self._cluster.by_entrance = [peer for peer in self._cluster.peers if peer not in by_hub]
+        return onion
 
     async def _build(self) -> None:
         await self._cluster.start()
@@ -138,12 +158,18 @@ class Demo:
         elif key == "k" and self._traffic is not None:
             with contextlib.suppress(BadArgument):
                 self.kill("frontend")
+        elif key == "t" and self._onion is not None:
+            self._onion.restart()
         elif key == "p" and self._traffic is not None:
             going = self._traffic.going
             going.clear() if going.is_set() else going.set()
 
     def kill(self, what: str) -> str:
         """End a process as a crash would; returns its name. Raises BadArgument."""
+        if what == TOR and self._onion is not None:
+            if not self._onion.kill():
+                raise BadArgument("tor is down just now")
+            return what
         children = self._cluster.supervisor.children
         states = self._monitor.frontends
         if what == "frontend":  # the one whose loss is felt most
@@ -192,6 +218,7 @@ class Demo:
         return {
             "peer": f"{self._cluster.node_id}@{self._cluster.address}",
             "api": str(api),
+            **({"onion": self._onion.address} if self._onion is not None else {}),
             "curl": f"curl --unix-socket {shlex.quote(str(api))} -X POST http://node/getinfo",
             "chain": endpoint.get("rpc_url"),
             "user": endpoint.get("user"),
@@ -219,6 +246,7 @@ class Demo:
             }
             for name, state in self._monitor.frontends.items()
         ]
+        of_tor = {} if self._onion is None else {"tor": self._onion.summary()}
         return {
             "seed": self._options.seed,
             "duration_s": round(self._paid_s, 3),
@@ -243,6 +271,7 @@ class Demo:
                 "channels_closed": checked.channels_closed,
                 "processes_left": self._cluster.supervisor.left_over(),
             },
+            **of_tor,
             "complaints": [*checked.complaints, *self._missing()],
         }
 

@@ -5,13 +5,14 @@ import contextlib
 import time
 from collections import Counter, deque
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lnsim.api_client import CallFailed
 from lnsim.cluster import Cluster
 from lnsim.cluster_process import Usage
+from lnsim.demo_options import TOR
 from lnsim.demo_state import (
     HUB,
     FrontendState,
@@ -26,6 +27,9 @@ from lnsim.demo_state import (
 from lnsim.demo_traffic import Outcome, Traffic
 from lnsim.peer_load import percentile
 
+if TYPE_CHECKING:
+    from lnsim.demo_onion import DemoOnion
+
 TICK_S = 0.5
 QUICK_LOOKS = 5  # within a tick, while somebody is away: how long that takes is worth knowing
 MAX_NOTES = 200
@@ -39,7 +43,7 @@ HISTORY_WINDOW = 2  # ticks that a rate is averaged over
 class Monitor:
     """`scene()` is the present moment; `run` keeps it present."""
 
-    def __init__(self, cluster: Cluster, seed: int) -> None:
+    def __init__(self, cluster: Cluster, seed: int, onion: "DemoOnion | None" = None) -> None:
         self.traffic: Traffic | None = None
         self.phase = "starting"
         self.notes: deque[Note] = deque(maxlen=MAX_NOTES)
@@ -50,13 +54,15 @@ class Monitor:
         self.carried: Counter[str] = Counter()  # payments settled, by the frontends of those who took part
         self._cluster = cluster
         self._seed = seed
+        self._onion = onion
+        self._by_onion = {peer.name for peer in cluster.by_entrance}
         self._began_s = time.monotonic()
-        self._peers: dict[str, PeerState] = {p.name: PeerState(name=p.name) for p in cluster.peers}
+        self._peers: dict[str, PeerState] = {p.name: self._peer(p.name, None, {}) for p in cluster.peers}
         self._away: dict[str, float] = {}  # peers that lost their session, and when
         self._channels: dict[str, dict[str, Any]] = {}  # by node id of the peer
         self._failures: Counter[str] = Counter()  # since the last look, by reason
         self.guests: dict[str, str] = {}
-        shown = ("backend", *cluster.frontends, "chain", _peers(cluster))
+        shown = ("backend", *cluster.frontends, "chain", _peers(cluster), *((TOR,) if onion else ()))
         self._processes = {n: ProcessState(name=n, health=Health.STARTING) for n in shown}
         self._pulses: deque[Pulse] = deque()
         self._last_pulse_s = 0.0
@@ -108,6 +114,7 @@ class Monitor:
             notes=tuple(self.notes),
             peer_address=f"{cluster.node_id}@{cluster.address}" if cluster.node_id else "",
             chain_url=cluster.endpoint.get("rpc_url", ""),
+            tor=None if self._onion is None else self._onion.state(),
         )
 
     def payments(self) -> PaymentsState:
@@ -152,7 +159,9 @@ class Monitor:
         """The frontend of each peer with a session; what a killed frontend held until just now does not count."""
         children = self._cluster.supervisor.children
         peers = await self._cluster.api.call("peers")
-        return {p["node_id"]: p["frontend"] for p in peers if p["connected"] and children[p["frontend"]].pid}
+        return {
+            p["node_id"]: p["frontend"] for p in peers if p["connected"] and children[p["frontend"]].is_up
+        }
 
     async def look(self) -> None:
         self._measure()
@@ -223,7 +232,7 @@ class Monitor:
         for peer in self._cluster.peers:
             frontend = held.get(peer.node_id)
             old = self._peers[peer.name]
-            self._peers[peer.name] = _peer_state(peer.name, frontend, channels.get(peer.node_id, {}))
+            self._peers[peer.name] = self._peer(peer.name, frontend, channels.get(peer.node_id, {}))
             if frontend is None and old.frontend is not None:
                 self._away.setdefault(peer.name, self.now_s())
             elif frontend is not None and peer.name in self._away:
@@ -239,7 +248,17 @@ class Monitor:
                 name = self.guests[node_id] = f"guest{len(self.guests) + 1}"
                 self.say("good", f"{name} connected via {frontend}")
         for node_id, name in self.guests.items():
-            self._peers[name] = _peer_state(name, held.get(node_id), channels.get(node_id, {}))
+            self._peers[name] = self._peer(name, held.get(node_id), channels.get(node_id, {}))
+
+    def _peer(self, name: str, frontend: str | None, channel: dict[str, Any]) -> PeerState:
+        return PeerState(
+            name=name,
+            frontend=frontend,
+            hub_msat=channel.get("local_msat", 0),
+            peer_msat=channel.get("remote_msat", 0),
+            usable=channel.get("usable", False),
+            by_onion=name in self._by_onion,
+        )
 
     def _measure(self) -> None:
         """One row a process, the simulated peers together in one."""
@@ -259,8 +278,19 @@ class Monitor:
             health = Health.UP if child.pid else Health.DOWN if child.ready else Health.STARTING
             rss_mb = usage.rss_mb if child.pid else 0.0
             rows.append(ProcessState(name=name, health=health, pid=child.pid, cpu_share=share, rss_mb=rss_mb))
+        if self._onion is not None:
+            rows.append(self._tor(self._onion, now_s))
         for name, group in groupby(rows, key=lambda row: row.name):
             self._processes[name] = _together(name, list(group), self._processes[name])
+
+    def _tor(self, onion: "DemoOnion", now_s: float) -> ProcessState:
+        """All processes of the Tor network as one."""
+        usages = [process.usage() for process in onion.processes()]
+        usage = Usage(sum(each.cpu_s for each in usages), sum(each.rss_mb for each in usages))
+        then_s, then = self._usage.get(TOR, (now_s - TICK_S, usage))
+        self._usage[TOR] = (now_s, usage)
+        share = (usage.cpu_s - then.cpu_s) / max(now_s - then_s, 0.05)
+        return ProcessState(name=TOR, health=onion.state().health, cpu_share=share, rss_mb=usage.rss_mb)
 
     def _rates(self) -> tuple[float, ...]:
         counts = list(self._settled)
@@ -268,16 +298,6 @@ class Monitor:
             (later - earlier) / (HISTORY_WINDOW * TICK_S)
             for earlier, later in zip(counts, counts[HISTORY_WINDOW:], strict=False)
         )
-
-
-def _peer_state(name: str, frontend: str | None, channel: dict[str, Any]) -> PeerState:
-    return PeerState(
-        name=name,
-        frontend=frontend,
-        hub_msat=channel.get("local_msat", 0),
-        peer_msat=channel.get("remote_msat", 0),
-        usable=channel.get("usable", False),
-    )
 
 
 def _peers(cluster: Cluster) -> str:

@@ -21,7 +21,7 @@ class Network:
     def __init__(self, cluster: Cluster, say: Callable[[str, str], None]) -> None:
         self._cluster = cluster
         self._say = say
-        self._dialled_by_hub = cluster.peers[1::2][:HUB_COINS]
+        self._dialled_by_hub = dialled_by_hub(cluster)
         self._dialled_in = [peer for peer in cluster.peers if peer not in self._dialled_by_hub]
 
     async def build(self) -> None:
@@ -40,7 +40,8 @@ class Network:
         self._say("info", f"{len(self._cluster.peers)} peers connected")
 
     async def _dial_in(self, peer: Peer) -> None:
-        await peer.call("connect", node_id=self._cluster.node_id, address=self._cluster.address)
+        entrance = self._cluster.entrance or self._cluster
+        await peer.call("connect", node_id=self._cluster.node_id, address=entrance.address)
 
     async def _spread(self) -> None:
         """Every frontend gets a session: whoever dialled the fullest one dials again."""
@@ -92,6 +93,11 @@ class Network:
 
         await wait_until(complete, SETTLE_TIMEOUT_S, "both sides of all channels in everyone's graph")
         self._say("good", "gossip complete, paying")
+
+
+def dialled_by_hub(cluster: Cluster) -> list[Peer]:
+    """The others dial the hub."""
+    return cluster.peers[1::2][:HUB_COINS]
 
 
 async def sessions(cluster: Cluster) -> dict[str, str]:

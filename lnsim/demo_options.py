@@ -19,6 +19,7 @@ NAMES = (
     "niaj",
 )
 MAX_FRONTENDS = 8
+TOR = "tor"  # what can be killed beside the node's processes
 UNIT_S = {"ms": 0.001, "s": 1, "": 1, "m": 60, "h": 3_600}
 
 
@@ -43,6 +44,7 @@ class Options(Struct, frozen=True, kw_only=True):
     frontends: int = 2
     rate_per_s: float = 30.0
     faults: tuple[Fault, ...] = ()
+    tor: bool = False
 
 
 def duration(text: str) -> float:
@@ -56,14 +58,16 @@ def duration(text: str) -> float:
 def fault(text: str) -> Fault:
     """What "frontend@8s" says. Raises BadArgument."""
     what, at, when = text.partition("@")
-    if not at or not (what in ("frontend", "backend") or re.fullmatch(r"f[1-9]", what)):
-        raise BadArgument(f'"{text}" is no kill: say frontend@8s, f1@8s or backend@8s')
+    if not at or not (what in ("frontend", "backend", TOR) or re.fullmatch(r"f[1-9]", what)):
+        raise BadArgument(f'"{text}" is no kill: say frontend@8s, f1@8s, backend@8s or tor@8s')
     return Fault(what, duration(when))
 
 
 def check_faults(options: Options) -> None:
     """Raises BadArgument for the first that these options leave no room for."""
     for each in options.faults:
+        if each.what == TOR and not options.tor:
+            raise BadArgument(f"{each}: there is a tor with --tor only")
         if each.what[1:].isdigit() and int(each.what[1:]) > options.frontends:
             raise BadArgument(f"{each}: there {_frontends(options.frontends)}")
         if options.for_s is not None and each.at_s >= options.for_s:

@@ -34,6 +34,18 @@ class ProcessState(Struct, frozen=True, kw_only=True):
     rss_mb: float = 0.0
 
 
+class TorState(Struct, frozen=True, kw_only=True):
+    """The onion service in front of the frontends, and the tor that serves it."""
+
+    health: Health = Health.STARTING
+    address: str = ""  # ADDRESS.onion:PORT
+    bootstrapped: int = 0  # percent
+    published_ago_s: float | None = None  # None: not since tor was started
+    targets: tuple[tuple[str, bool], ...] = ()  # frontends, and whether tor gives them connections
+    circuits: int = 0  # of clients
+    streams: int = 0  # connections of clients
+
+
 class PeerState(Struct, frozen=True, kw_only=True):
     """A simulated peer and its channel with the hub."""
 
@@ -42,6 +54,7 @@ class PeerState(Struct, frozen=True, kw_only=True):
     hub_msat: int = 0
     peer_msat: int = 0
     usable: bool = False
+    by_onion: bool = False
 
 
 class Pulse(Struct, frozen=True):
@@ -95,3 +108,4 @@ class Scene(Struct, frozen=True, kw_only=True):
     notes: tuple[Note, ...] = ()
     peer_address: str = ""  # NODE_ID@HOST:PORT for a peer of one's own
     chain_url: str = ""
+    tor: TorState | None = None

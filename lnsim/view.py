@@ -12,7 +12,11 @@ MIN_HEIGHT = 24
 HEADER_ROWS = 1
 MIN_PANEL_ROWS = 7
 KEYS = (("k", "kill a frontend"), ("p", "pause"), ("q", "quit"))
+TOR_KEYS = (KEYS[0], ("t", "restart tor"), *KEYS[1:])
 SHORT_KEYS = (("k", "kill"), *KEYS[1:])  # where a large seed or a long phase needs the room
+SHORT_TOR_KEYS = (("k", "kill"), ("t", "tor"), *KEYS[1:])
+WIDE = 100  # columns from which the words about tor fit
+ROOMY = 28  # rows from which the onion address has a line to itself
 SPINNER = "◐◓◑◒"
 
 
@@ -20,7 +24,7 @@ def render(scene: Scene, width: int, height: int) -> Text:
     """A whole screen. Below 80x24 it says so instead."""
     if width < MIN_WIDTH or height < MIN_HEIGHT:
         return Text(f"the view needs {MIN_WIDTH}x{MIN_HEIGHT}, this terminal has {width}x{height}")
-    footer = _footer(scene, width)
+    footer = [*_onion(scene, width, height), *_footer(scene, width)]
     upper, lower, picture = _rows(scene, height - HEADER_ROWS - len(footer))
     left = width // 2
     right = width - left
@@ -57,9 +61,9 @@ def _header(scene: Scene, width: int) -> Text:
         (f" seed {scene.seed}", style.DIM),
         (f" {mark} {phase} ", style.WARM if scene.paused else style.GOOD),
     )
-    right = _keys(KEYS)
+    right = _keys(KEYS if scene.tor is None else TOR_KEYS)
     if left.cell_len + right.cell_len > width:
-        right = _keys(SHORT_KEYS)
+        right = _keys(SHORT_KEYS if scene.tor is None else SHORT_TOR_KEYS)
     return panels.fit(left, width - right.cell_len).append_text(right)
 
 
@@ -68,6 +72,18 @@ def _keys(keys: tuple[tuple[str, str], ...]) -> Text:
     for key, meaning in keys:
         text.append(f"{key} ", style.KEY).append(f"{meaning}  ", style.DIM)
     return text
+
+
+def _onion(scene: Scene, width: int, height: int) -> list[Text]:
+    """How the onion service is, and its address."""
+    tor = scene.tor
+    if tor is None:
+        return []
+    line = Text.assemble((" tor ", style.ONION), panels.onion(tor, short=width < WIDE))
+    if not tor.address or height < ROOMY:
+        return [panels.fit(line, width)]
+    address = Text.assemble((" by onion at ", style.DIM), (tor.address, style.ONION))
+    return [panels.fit(line, width), panels.fit(address, width)]
 
 
 def _footer(scene: Scene, width: int) -> list[Text]:

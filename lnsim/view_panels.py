@@ -7,12 +7,13 @@ from rich.style import Style
 from rich.text import Text
 
 from lnsim import view_style as style
-from lnsim.demo_state import FrontendState, Health, Note, PeerState, ProcessState, Scene
+from lnsim.demo_state import FrontendState, Health, Note, PeerState, ProcessState, Scene, TorState
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
 EIGHTHS = " ▏▎▍▌▋▊▉█"
 MSAT_PER_SAT = 1_000
 NOTE_MARGIN = len("00:00 ✗ ")
+FULL = 100  # percent
 FOLD_S = 20.0  # failures of one disturbance
 
 
@@ -163,6 +164,30 @@ def _folded(notes: Sequence[Note]) -> list[Note]:
             places[note.text] = len(lines)
         lines.append(note)
     return lines
+
+
+def onion(tor: TorState, *, short: bool) -> Text:
+    """One line: its tor, its descriptor, its targets, its clients; the figures alone where it is to be short."""
+    if tor.health is Health.STARTING:
+        return Text("a private network is being built …", style.DIM)
+    line = Text(f"{tor.bootstrapped}%", style.GOOD if tor.bootstrapped == FULL else style.BAD)
+    line.append("" if short else " bootstrapped", style.DIM)
+    line.append_text(_descriptor(tor))
+    line.append("  targets", style.DIM)
+    for name, is_up in tor.targets:
+        line.append(f" {name} {'✓' if is_up else '✗'}", style.GOOD if is_up else style.BAD)
+    line.append(f"  {tor.circuits}", style.TEXT).append(" circuits", style.DIM)
+    return line.append(f"  {tor.streams}", style.TEXT).append(" streams", style.DIM)
+
+
+def _descriptor(tor: TorState) -> Text:
+    if tor.health is Health.DOWN:
+        return Text("  restarting …", style.BAD)
+    if tor.published_ago_s is None:
+        return Text("  not published", style.WARM)
+    return Text.assemble(
+        ("  published ", style.DIM), (clock(tor.published_ago_s), style.TEXT), (" ago", style.DIM)
+    )
 
 
 def clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ BOX_ROWS = 3
 FRONTEND_WIDTH = 13
 BACKEND_WIDTH = 13
 CHAIN_WIDTH = 11
+ONION_WIDTH = 9
 MAX_DOTS = 6  # sessions drawn in a frontend's box
 
 
@@ -28,6 +29,7 @@ class Places(Struct, frozen=True):
     backend_x: int
     chain_x: int
     middle: int
+    onion: tuple[int, int] | None  # left edge and middle row of tor, where there is one
 
 
 def topology(scene: Scene, width: int, height: int) -> Iterator[Text]:
@@ -37,6 +39,7 @@ def topology(scene: Scene, width: int, height: int) -> Iterator[Text]:
     for index, peer in enumerate(scene.peers):
         if peer.name in lines:
             canvas.curve(lines[peer.name], style.peer_dim(index))
+    _draw_onion(canvas, scene, places)
     for frontend in scene.frontends:
         if frontend.name in lines:
             canvas.curve(lines[frontend.name], style.FRAME)
@@ -65,7 +68,15 @@ def _places(scene: Scene, width: int, height: int) -> Places:
         backend_x=backend_x,
         chain_x=chain_x,
         middle=(height - 1) // 2,
+        onion=_onion(scene, height, peer_edge, frontend_x),
     )
+
+
+def _onion(scene: Scene, height: int, left: int, right: int) -> tuple[int, int] | None:
+    """Half-way between peers and frontends."""
+    if scene.tor is None:
+        return None
+    return left + (right - left - ONION_WIDTH) // 2, (height - 1) // 2
 
 
 def _spread(names: list[str], height: int) -> dict[str, int]:
@@ -80,13 +91,36 @@ def _lines(scene: Scene, places: Places) -> dict[str, list[Point]]:
     for peer in scene.peers:
         if peer.frontend in up:
             begin = (places.peer_edge - 0.5, places.peers[peer.name] + 0.4)
-            lines[peer.name] = s_curve(
-                begin, (places.frontend_x - 0.5, places.frontends[peer.frontend] + 0.4)
-            )
+            end = (places.frontend_x - 0.5, places.frontends[peer.frontend] + 0.4)
+            lines[peer.name] = _session(begin, end, places.onion if peer.by_onion else None)
     for name in up:
         begin = (places.frontend_x + FRONTEND_WIDTH, places.frontends[name] + 0.4)
         lines[name] = s_curve(begin, (places.backend_x - 0.5, places.middle + 0.4))
     return lines
+
+
+def _session(begin: Point, end: Point, onion: tuple[int, int] | None) -> list[Point]:
+    if onion is None:
+        return s_curve(begin, end)
+    x, y = onion
+    inward = s_curve(begin, (x - 0.5, y + 0.4))
+    return inward + s_curve((x + ONION_WIDTH, y + 0.4), end)
+
+
+def _draw_onion(canvas: Canvas, scene: Scene, places: Places) -> None:
+    tor = scene.tor
+    if tor is None or places.onion is None:
+        return
+    x, y = places.onion
+    up = tor.health is Health.UP
+    colour = style.ONION if up else style.HEALTH[tor.health]
+    if canvas.height > BOX_ROWS + 1:
+        words = f"{tor.circuits} circ" if up else "down" if tor.address else "…"
+        canvas.box(
+            x, y - 1, ONION_WIDTH, [("tor", style.ONION_STRONG if up else colour), (words, colour)], colour
+        )
+    else:
+        canvas.text(x, y, f"[{'tor':^{ONION_WIDTH - 2}}]", colour)
 
 
 def _draw_pulse(canvas: Canvas, scene: Scene, lines: dict[str, list[Point]], pulse: Pulse) -> None:

@@ -24,6 +24,7 @@ T = TypeVar("T")
 LOOPBACK = "127.0.0.1"
 DIRECTORIES = RELAYS + 1  # relays that keep a descriptor: all of the network's
 CLIENTS = "PURPOSE=HS_SERVICE_REND"  # of a circuit that a client of the service has joined
+ESTABLISHED = " SUCCEEDED "  # of a stream that has come through
 BOOTSTRAP_S = 30.0
 
 
@@ -34,6 +35,7 @@ class Tors:
         self._lane = ThreadPoolExecutor(max_workers=1, thread_name_prefix="tor")
         self._network: TorNetwork | None = None
         self.up = False
+        self._ended = False
 
     @property
     def network(self) -> TorNetwork:
@@ -56,14 +58,24 @@ class Tors:
 
     async def start(self) -> None:
         """The whole network, in some ten seconds. Raises ProcessFailed."""
-        self._network = TorNetwork(
-            namespace=False
-        )  # the frontends and peers to reach are on the machine's loopback
-        await self._do(self._network.__enter__)
+        try:
+            await self._start()
+        except (
+            ProcessFailed
+        ):  # on a loopback that is shared, a port that was free may be taken a moment later
+            if self._ended:
+                raise
+            await self._start()
         self.up = True
+
+    async def _start(self) -> None:
+        # no namespace: the frontends and peers to reach are on the machine's loopback
+        self._network = TorNetwork(namespace=False)
+        await self._do(self._network.__enter__)
 
     async def stop(self) -> None:
         """Also in the middle of `start`."""
+        self._ended = True
         if self._network is not None:
             self.up = False
             network = self._network
@@ -71,11 +83,6 @@ class Tors:
             with contextlib.suppress(ProcessFailed, OSError):
                 await self._do(network.stop)
         self._lane.shutdown(wait=False)
-
-    async def restart(self) -> None:
-        """The service's tor: stopped in order, and started again."""
-        await self.end()
-        await self.begin()
 
     async def end(self) -> None:
         await self._do(self.network.service.stop)
@@ -99,6 +106,16 @@ class Tors:
                 lines = control.get_info("circuit-status").splitlines()
                 found = [line.split()[0] for line in lines if CLIENTS in line]
                 return sum(_closed(control, each) for each in found)
+
+        return await self._do(work)
+
+    async def streams(self) -> int:
+        """Connections that clients have through the service."""
+
+        def work() -> int:
+            with self.network.client.control() as control:
+                lines = control.get_info("stream-status").splitlines()
+                return sum(ESTABLISHED in line for line in lines)
 
         return await self._do(work)
 

@@ -2,6 +2,8 @@
 
 import math
 
+from msgspec.structs import replace
+
 from lnsim.demo_state import (
     FrontendState,
     Health,
@@ -11,9 +13,11 @@ from lnsim.demo_state import (
     ProcessState,
     Pulse,
     Scene,
+    TorState,
 )
 
 NODE_ID = "02" + "ab" * 32
+ONION = "k" * 56 + ".onion:9735"
 
 
 def running(*, killed: bool = False, peers: int = 5) -> Scene:
@@ -82,3 +86,22 @@ def running(*, killed: bool = False, peers: int = 5) -> Scene:
         peer_address=f"{NODE_ID}@127.0.0.1:38411",
         chain_url="http://127.0.0.1:41873",
     )
+
+
+def by_onion(health: Health = Health.UP) -> Scene:
+    """Two of the five come through tor."""
+    scene = running(killed=True)
+    peers = tuple(replace(peer, by_onion=peer.name in ("alice", "carol")) for peer in scene.peers)
+    if health is Health.STARTING:
+        return Scene(seed=1, peers=peers, tor=TorState())
+    up = health is Health.UP
+    tor = TorState(
+        health=health,
+        address=ONION,
+        bootstrapped=100 if up else 0,
+        published_ago_s=65.2 if up else None,
+        targets=(("f1", False), ("f2", True)),
+        circuits=3,
+        streams=2,
+    )
+    return replace(scene, peers=peers, tor=tor)

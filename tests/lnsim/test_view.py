@@ -3,14 +3,15 @@
 import io
 
 import pytest
-from demo_scenes import NODE_ID, running
+from demo_scenes import NODE_ID, ONION, by_onion, running
 from msgspec.structs import replace
 from rich.cells import cell_len
 from rich.console import Console
 
-from lnsim.demo_state import Note, Scene
+from lnsim.demo_state import Health, Note, Scene
 from lnsim.view import render
 
+ONIONS = [by_onion(health) for health in Health]
 SIZES = [(80, 24), (100, 30), (140, 45), (240, 70)]
 
 
@@ -21,7 +22,7 @@ def drawn(scene: Scene, width: int, height: int) -> str:
 
 
 @pytest.mark.parametrize(("width", "height"), SIZES)
-@pytest.mark.parametrize("scene", [running(), running(killed=True), running(peers=8), Scene(seed=1)])
+@pytest.mark.parametrize("scene", [running(), running(killed=True), running(peers=8), Scene(seed=1), *ONIONS])
 def test_fills_the_screen_exactly(scene: Scene, width: int, height: int) -> None:
     lines = drawn(scene, width, height).split("\n")
     assert len(lines) == height
@@ -36,6 +37,28 @@ def test_says_what_a_person_wants_to_know(width: int, height: int) -> None:
         "kill a frontend", "pause", "quit", NODE_ID, "127.0.0.1:38411", "http://127.0.0.1:41873", "3.80M",
     ):  # fmt: skip
         assert word in text, word
+
+
+@pytest.mark.parametrize(("width", "height"), SIZES)
+def test_the_onion_service_is_seen(width: int, height: int) -> None:
+    text = drawn(by_onion(), width, height)
+    for word in (
+        "100%",
+        "published 01:05 ago",
+        "f1 ✗",
+        "f2 ✓",
+        "3 circuits",
+        "2 streams",
+        "3 circ",
+        "t restart tor",
+    ):
+        assert word in text or (word == "t restart tor" and "t tor" in text), word
+    assert (ONION in text) == (height >= 28)
+    away = drawn(by_onion(Health.DOWN), width, height)
+    assert "restarting …" in away
+    assert "down" in away
+    assert "being built" in drawn(by_onion(Health.STARTING), width, height)
+    assert "tor" not in drawn(running(), width, height)
 
 
 def test_a_killed_frontend_is_seen() -> None:
@@ -86,5 +109,5 @@ def test_a_small_terminal_is_told() -> None:
 
 def test_every_character_takes_one_cell() -> None:
     """The picture is drawn cell by cell: a wide one would push all that is right of it."""
-    text = drawn(running(), 140, 45)
+    text = drawn(running(), 140, 45) + drawn(by_onion(), 140, 45)
     assert {character for character in text if cell_len(character) != 1} <= {"\n"}
