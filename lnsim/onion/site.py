@@ -30,8 +30,6 @@ CONTROL = "control"  # the proxy in front of tor's control socket, and the name 
 TOR = "tor"  # all processes of the network, in figures
 LOOK_S = 0.1
 PUBLISHED_TIMEOUT_S = 60.0
-# What tor tells of a connection in place of an address: its circuit. All of them are in one /64.
-CIRCUITS = "fc00:dead:beef:4dad::/64"
 
 Say = Callable[[str, str], None]
 
@@ -76,7 +74,6 @@ class OnionSite:
         return {
             "proxy_listen": self._target(name),
             "proxy_from": [LOOPBACK],
-            "limits_exempt": ["127.0.0.0/8", "::1", CIRCUITS],
         }
 
     def peer_config(self) -> dict[str, str]:

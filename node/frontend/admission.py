@@ -13,6 +13,8 @@ from node.link.messages import Shares
 MAX_TRACKED = 100_000  # addresses; beyond, the one that has been quiet for longest is forgotten
 ADDRESS_BURST_S = 3.0  # an address may use up the seconds before
 IPV6_SITE_BITS = 64
+# What tor tells in a PROXY line with HiddenServiceExportCircuitID haproxy: the last 32 bits number the circuit.
+TOR_CIRCUITS = ipaddress.IPv6Network("fc00:dead:beef:4dad::/64")
 UNLIMITED = Shares(0, 1 << 31, 1 << 31, 1e9, 0.0)  # what holds until the backend says something else
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -207,11 +209,11 @@ class GossipBudget:
 
 @lru_cache(maxsize=4_096)
 def site(address: str) -> str:
-    """What counts as one address: an IPv4 address, an IPv6 /64."""
+    """What counts as one address: an IPv4 address, an IPv6 /64, a circuit of an onion service."""
     ip = _ip(address)
     if ip is None:
         return ""
-    if ip.version == 4:
+    if ip.version == 4 or ip in TOR_CIRCUITS:
         return str(ip)
     return str(ipaddress.ip_network((ip, IPV6_SITE_BITS), strict=False).network_address)
 

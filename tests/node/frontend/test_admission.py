@@ -27,6 +27,7 @@ def admission(shares: Shares = LIMITS, exempt: tuple[str, ...] = (), most: int =
         ("[2001:db8:1:2:3:4:5:6]:9735", "2001:db8:1:2::"),
         ("[2001:db8:1:2::]:1", "2001:db8:1:2::"),
         ("[::ffff:192.0.2.1]:7", "192.0.2.1"),
+        ("[fc00:dead:beef:4dad::ab:12]:9735", "fc00:dead:beef:4dad::ab:12"),  # a circuit, as tor tells it
         ("unix", ""),
         ("", ""),
     ],
