@@ -129,7 +129,7 @@ def _payments(recorder: Recorder, series: Mapping[str, Series], width: int) -> l
 
 def _processes(stage: Stage, series: Mapping[str, Series], width: int) -> list[Text]:
     lines = [Text(f"{'':<9}" + "".join(f"{column:>8}" for _, column, _ in COLUMNS), style.DIM)]
-    for name in ("backend", *stage.frontends, "chain", "workers"):
+    for name in ("backend", *stage.frontends, "chain", "workers", "tor", "lntor"):
         cells = [(f"{name}.{gauge}", pattern) for gauge, _, pattern in COLUMNS]
         if not any(key in series for key, _ in cells):
             continue
