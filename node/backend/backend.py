@@ -48,6 +48,8 @@ from node.wire.bolt7 import ChannelUpdate
 from node.wire.features import Feature
 
 SWEEP_INTERVAL_S = 0.5
+SILENT_HOLD_S = 6.0  # for frontends to try each backend once; one that does not answer takes them 3 s
+TAKEOVER_PERIODS = 2  # leases, until the standby leads
 BEAT_EVERY = 2  # sweeps
 LOOK_EVERY = 10  # sweeps: how far bitcoind is
 SLOW_EVERY = 20  # sweeps: announcements
@@ -104,7 +106,10 @@ class Backend:
         self.invoice_network = identity.INVOICE_NETWORKS[config.network]
         self.features = identity.FEATURES.to_bytes()
         self.dialling = dialling(config.tor)
-        self.limits = Limits(flush_interval_s=config.flush_interval_s)
+        self.limits = Limits(
+            flush_interval_s=config.flush_interval_s,
+            silent_hold_s=SILENT_HOLD_S + (TAKEOVER_PERIODS * config.lease_s if config.database else 0.0),
+        )
         self.epoch = store.epoch
         self._tasks: list[asyncio.Task[None]] = []
         self._listener: Listener | None = None

@@ -8,6 +8,7 @@ from node.backend.session import Session, SessionState
 from node.crypto.keys import is_valid_point
 from node.errors import MalformedMessage
 from node.link import frames
+from node.link.beats import stalled_s
 from node.link.messages import (
     MAX_FRONTEND_ID,
     PRESENTING,
@@ -101,7 +102,7 @@ class FrontendLink(asyncio.Protocol):
         self.writable = True
         self._deaf = False
         self._beat = 0
-        self._beat_sent_s = 0.0
+        self._beat_sent_s = self.heard_s
 
     # asyncio.Protocol
 
@@ -194,6 +195,7 @@ class FrontendLink(asyncio.Protocol):
         """Send a sign of life; end a link that gives none."""
         now_s = self._runtime.monotonic()
         limits = self._identity.limits
+        self.heard_s = min(now_s, self.heard_s + stalled_s(self._beat_sent_s, now_s))
         if now_s - self.heard_s > limits.beat_timeout_s:
             log.error("link_silent", frontend=self.frontend_id, silent_s=round(now_s - self.heard_s, 1))
             if self._transport is not None:
@@ -277,6 +279,8 @@ class FrontendLink(asyncio.Protocol):
         name, protocol = name_of(hello), protocol_of(hello)
         if reason := objection(hello, self._identity, self._member):
             self._reject(reason)
+        elif not self._identity.may_speak():
+            self._reject("this backend does not lead at the moment")
         elif not self._office.has_room(name):
             self._reject(f"there are {MAX_FRONTENDS} frontends already")
         else:
@@ -292,7 +296,8 @@ class FrontendLink(asyncio.Protocol):
 
     def _reject(self, reason: str) -> None:
         log.warning("frontend_rejected", member=self._member and self._member.name, reason=reason)
-        self.write(frames.control(Rejected(reason)))
+        if self._transport is not None:  # fenced or not: this carries nothing to a peer
+            self._transport.write(frames.control(Rejected(reason)))
         self.close()
 
     def _beat_heard(self, number: int, echo: int) -> None:

@@ -33,7 +33,9 @@ from node.wire.features import Features
 
 MAX_DIALS = 256  # under way at once
 DIAL_TIMEOUT_S = 20.0
-HELD_TIMEOUT_S = 3.0  # for a frontend to come back with its sessions: it tries about twice a second
+HELD_TIMEOUT_S = (
+    6.0  # for a frontend to come back: it tries twice a second, and 3 s at one that does not answer
+)
 REST_TIMEOUT_S = 2.0  # for exchanges of commitments to end before a stop: one takes a few round trips
 REST_INTERVAL_S = 0.01
 

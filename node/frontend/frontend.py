@@ -17,6 +17,7 @@ from node.frontend.outgoing import Outgoing
 from node.frontend.uplink import Uplink
 from node.gossip.graph import Delta
 from node.gossip.validation import Verdict
+from node.link.beats import BEAT_INTERVAL_S
 from node.link.messages import DRAINS, PRESENTING, Dial, Limits, Shares, Status, Welcome
 from node.peer.session import SessionRules
 from node.runtime import logs, node_key, tls
@@ -25,9 +26,9 @@ from node.runtime.config import FrontendConfig
 from node.runtime.runtime import Listener, Runtime
 from node.wire.features import Features
 
-SWEEP_INTERVAL_S = 1.0
+SWEEP_INTERVAL_S = BEAT_INTERVAL_S
+REFUSED_HOLD_S = 3.0  # a few tries: one of several backends may lead
 # After a silence: it may be that only we are cut off, and a backend that lives has given these sessions up by then.
-SILENT_HOLD_S = 3.0
 MAX_EARLY = 500  # sockets that may wait for a backend to shake hands: about a second's worth of strangers
 MAX_PONG_SIZE = 256  # asked for in our pings: some cover traffic, little cost
 
@@ -170,7 +171,7 @@ class Frontend:
         self.gossip.current = False
         if self._away_until_s is None:
             timeout_s = self._config.backend_away_timeout_s
-            hold_s = min(SILENT_HOLD_S, timeout_s) if silent else timeout_s
+            hold_s = min(self.limits.silent_hold_s, timeout_s) if silent else timeout_s
             self._away_until_s = self.runtime.monotonic() + hold_s
         for connection in list(self.connections.values()):
             if not hold:
@@ -185,7 +186,7 @@ class Frontend:
     def link_refused(self) -> None:
         """Over TLS it may be that our certificate is revoked: then nobody will go on with what we hold."""
         if self._away_until_s is not None:
-            self._away_until_s = min(self._away_until_s, self.runtime.monotonic() + SILENT_HOLD_S)
+            self._away_until_s = min(self._away_until_s, self.runtime.monotonic() + REFUSED_HOLD_S)
 
     def _check_away(self, now_s: float) -> None:
         """Nothing waits for ever: without a backend no peer can be served, and there may be other nodes' frontends."""

@@ -57,6 +57,9 @@ def _sessions(frontend: Frontend) -> Iterator[Metric]:
     endings = frontend.endings
     about = "handshakes that came to nothing"
     yield counters(f"{name}_handshakes_failed", about, ("cause",), _by_cause(endings.handshakes))
+    refused = [((cause,), float(count)) for cause, count in frontend.admission.refused.items()]
+    about = "connections turned away at the door, by the limit that was reached"
+    yield counters(f"{name}_refused", about, ("cause",), refused)
     about = "sessions that are over"
     yield counters(f"{name}_sessions_ended", about, ("cause",), _by_cause(endings.sessions))
     latencies.sort()

@@ -9,6 +9,7 @@ from node.errors import MalformedMessage
 from node.frontend.connection import Hold, PeerConnection
 from node.gossip.graph import Delta
 from node.link import frames
+from node.link.beats import stalled_s
 from node.link.graph_records import decode_deltas
 from node.link.messages import (
     PRESENTING,
@@ -46,8 +47,8 @@ from node.runtime import logs
 from node.runtime.runtime import Runtime
 from node.runtime.tls import Tls
 
-CONNECT_TIMEOUT_S = 5.0  # a host that is gone does not even refuse
-WELCOME_TIMEOUT_S = 10.0  # from the connection on; a backend that is there answers in milliseconds
+CONNECT_TIMEOUT_S = 3.0  # a host that is gone does not even refuse
+WELCOME_TIMEOUT_S = 3.0  # from the connection on; a backend that is there answers in milliseconds
 
 log = logs.get("uplink")
 
@@ -96,6 +97,8 @@ class Uplink(asyncio.Protocol):
         self.addresses: tuple[str, ...] = ()
         self.capabilities: tuple[str, ...] = ()
         self.heard_s = 0.0
+        self._beat_s = 0.0
+        self._turned_away = False  # this connection ended with a reason
         self.welcomes = 0
 
     @property
@@ -136,8 +139,8 @@ class Uplink(asyncio.Protocol):
         # uvloop's transports are not asyncio's subclasses
         transport = cast(asyncio.Transport, transport)
         self._transport = transport
-        self._silent = False
-        self.heard_s = self._runtime.monotonic()
+        self._silent = self._turned_away = False
+        self.heard_s = self._beat_s = self._runtime.monotonic()
         hello = Hello(
             protocol_min=PROTOCOL_MIN,
             protocol_max=PROTOCOL_MAX,
@@ -152,7 +155,7 @@ class Uplink(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._acks.clear()
-        if self.welcomed is None and not self.rejected and self._tls is not None:
+        if self.welcomed is None and not self._turned_away and self._tls is not None:
             self._tenant.link_refused()
         if self.welcomed is None and not self.rejected and not self._refused:
             # over TLS 1.3 this is also how a frontend hears that its certificate is not believed
@@ -183,7 +186,10 @@ class Uplink(asyncio.Protocol):
             return
         welcomed = self.welcomed
         patience_s = WELCOME_TIMEOUT_S if welcomed is None else welcomed.limits.beat_timeout_s
-        if self._runtime.monotonic() - self.heard_s > patience_s:
+        now_s = self._runtime.monotonic()
+        self.heard_s = min(now_s, self.heard_s + stalled_s(self._beat_s, now_s))
+        self._beat_s = now_s
+        if now_s - self.heard_s > patience_s:
             log.error("link_silent")
             self._silent = True
             self.abort()
@@ -267,7 +273,7 @@ class Uplink(asyncio.Protocol):
         if isinstance(message, Welcome):
             self._welcome(message)
         elif isinstance(message, Rejected):
-            self.rejected = message.reason
+            self.rejected, self._turned_away = message.reason, True
             log.error("rejected", reason=message.reason)
             self.abort()
         elif not isinstance(message, Beat):

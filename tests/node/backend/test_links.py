@@ -201,7 +201,8 @@ def test_a_frontend_that_comes_to_a_backend_that_does_not_lead_is_not_welcomed()
 
     bench.tell(HELLO)
 
-    assert not bench.transport.written
+    assert not bench.told(m.Welcome)
+    assert bench.told(m.Rejected) == [m.Rejected("this backend does not lead at the moment")]
     assert bench.transport.closed
 
 
@@ -420,8 +421,23 @@ async def test_a_silent_frontend_is_let_go_and_a_stuck_session_too() -> None:
     assert not bench.link.sessions
     assert not bench.transport.closed
 
-    bench.runtime.now_s += 11
-    bench.link.beat()
+    for _ in range(4):
+        assert not bench.transport.closed
+        bench.runtime.now_s += 1
+        bench.link.beat()
+    assert bench.transport.closed, "within 5 s"
+
+
+def test_a_backend_that_stood_still_itself_does_not_take_that_for_silence() -> None:
+    bench = Bench()
+    bench.runtime.now_s += 60
+    bench.link.beat()  # before what has come in meanwhile was read
+    assert not bench.transport.closed
+    bench.tell(m.Beat(1))
+    for _ in range(4):
+        assert not bench.transport.closed
+        bench.runtime.now_s += 1
+        bench.link.beat()
     assert bench.transport.closed
 
 

@@ -187,12 +187,9 @@ async def test_a_backend_that_is_away_for_too_long_is_given_up(site: Site):
     await site.peer("ann")
 
 
-async def test_a_frontend_that_is_cut_off_holds_its_peers_back_for_a_moment_only(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-):
+async def test_a_frontend_that_is_cut_off_holds_its_peers_back_for_a_moment_only(site: Site):
     """Its backend may well live, and other frontends may have it: peers are to come in there."""
-    monkeypatch.setattr("node.frontend.frontend.SILENT_HOLD_S", 0.05)
-    site.backend.limits = replace(site.backend.limits, beat_timeout_s=0.1)
+    site.backend.limits = replace(site.backend.limits, beat_timeout_s=0.1, silent_hold_s=0.05)
     await site.open()
     client, _ = await site.peer("ann")
     site.backend.welcoming = False

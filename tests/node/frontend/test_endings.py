@@ -1,9 +1,11 @@
 """Causes as labels: ours by name, whatever a peer words under one."""
 
-from lone_parts import lone_connection, lone_frontend
+from lone_parts import LoneTransport, lone_connection, lone_frontend
 
+from node.frontend.connection import PeerConnection
 from node.frontend.endings import label
 from node.frontend.metrics import gather
+from node.link.messages import Shares
 
 
 def samples(frontend) -> dict[tuple[str, ...], float]:
@@ -32,3 +34,16 @@ async def test_a_frontend_counts_why_its_connections_ended():
     found = samples(frontend)
     assert found["lnnode_frontend_sessions_ended_total", "slow_reader"] == 1
     assert found["lnnode_frontend_sessions_ended_total", "other"] == 1
+
+
+async def test_a_frontend_counts_whom_it_turns_away_and_why():
+    frontend, _ = lone_frontend()
+    frontend.admission.share(
+        Shares(1, handshakes=1, connections=9, connections_per_s=9, gossip_bytes_per_s=9)
+    )
+    first = PeerConnection(frontend)
+    first.connection_made(LoneTransport())
+    second = PeerConnection(frontend)
+    second.connection_made(LoneTransport())
+    assert second.ended
+    assert samples(frontend)["lnnode_frontend_refused_total", "node_handshakes"] == 1
