@@ -158,7 +158,7 @@ async def _kill(node):
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS, seed=st.integers(0, 1 << 32))
+@given(steps=STEPS, seed=st.integers(1, 1 << 32))  # the template drew from 0, its preimages too
 def test_whatever_happens_in_whatever_order_nothing_is_lost(template, tmp_path_factory, steps, seed):
     async def story():
         world, before = await begin(template, tmp_path_factory.mktemp("story"), seed=seed, drops=0.3)
