@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ BackendFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="for programs")]
 
+PIPED_WIDTH = 160  # columns for who is no terminal: nothing is cut short in a log or a pipe
 DEFAULT_API = "unix:~/.lnnode/api.sock"
 
 
@@ -139,7 +141,7 @@ def _show(view: dict[str, Any], *, as_json: bool) -> None:
     from node.operations.table import frontends  # noqa: PLC0415 - as above
 
     node = view["backend"]
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PIPED_WIDTH)
     console.print(
         f"backend {node['version']}, {node['network']}, term {node['epoch']}, block {node['block_height']}, "
         f"{node['channels']} channels"

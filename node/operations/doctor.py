@@ -15,7 +15,7 @@ from node.operations import doctor_backend, doctor_tor
 from node.operations.finding import Finding, Level, bad, good, warn
 from node.runtime import tls
 from node.runtime.addresses import split_address
-from node.runtime.certificates import Role, read_certificate
+from node.runtime.certificates import Role, member_of, read_certificate
 from node.runtime.config import (
     KINDS,
     BackendConfig,
@@ -105,7 +105,7 @@ async def _backend(config: BackendConfig, now_s: float) -> AsyncIterator[Finding
 
 
 async def _frontend(config: FrontendConfig, now_s: float) -> AsyncIterator[Finding]:
-    for finding in certificates(config.tls, Role.FRONTEND, now_s):
+    for finding in (*certificates(config.tls, Role.FRONTEND, now_s), *_certified_name(config)):
         yield finding
     for name, address in (
         ("listen", config.listen),
@@ -184,6 +184,24 @@ def certificates(config: TlsConfig, role: Role, now_s: float) -> Iterator[Findin
         )
     else:
         yield good(f"certificates: {path} is good for {days} days")
+
+
+def _certified_name(config: FrontendConfig) -> Iterator[Finding]:
+    """A frontend gets in under its certificate's name alone; systemd's unit gives it one, HOST-N."""
+    path = Path(config.tls.certificate).expanduser()
+    try:
+        member = member_of(read_certificate(path.read_bytes(), "tls.certificate"))
+    except (OSError, Refused):  # none, or one that was complained of
+        return
+    if member.role is Role.SHARED:
+        return
+    if config.id and config.id != member.name:
+        yield bad(
+            f'certificates: {path} is that of "{member.name}", not of "{config.id}"',
+            f"lnnode certs issue {config.id}, or set id to {member.name}",
+        )
+    else:
+        yield good(f'certificates: the backend takes this frontend as "{member.name}", and under no other id')
 
 
 def _secrets(config: BackendConfig) -> Iterator[Finding]:

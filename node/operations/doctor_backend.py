@@ -60,7 +60,10 @@ def _postgres(url: str, now_s: float) -> Iterator[Finding]:
         yield bad("database: is no connection URL", "say postgresql://USER@HOST/NAME")
         return
     except psycopg.Error as error:
-        yield bad(f"database: {str(error).strip()}", "start PostgreSQL, or mend `database`")
+        yield bad(
+            f"database: {str(error).strip()}",
+            "start PostgreSQL, let it listen here and this host in (docs/database.md, step 1), or mend `database`",
+        )
         return
     assert row is not None, "a SELECT of constants has one row"
     skew_s = abs(float(row[0]) - now_s)
@@ -95,7 +98,7 @@ async def chain(config: BackendConfig, now_s: float) -> AsyncIterator[Finding]:
     except (Refused, TimeoutError) as error:
         yield bad(
             f"chain: {str(error) or 'no answer in time'}",
-            "check bitcoind.url, its credentials, and that the wallet is loaded",
+            "check bitcoind.url and its credentials; a wallet that is not there: bitcoin-cli createwallet NAME",
         )
     finally:
         await http.close()

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from rich.table import Table
+from rich.table import Column, Table
 
 COLUMNS = ("frontend", "state", "sessions", "in", "out", "version", "delay", "queue", "graph", "heard")
 STYLES = {"serving": "green", "syncing": "yellow", "draining": "yellow", "drained": "cyan"}
@@ -10,7 +10,7 @@ STYLES = {"serving": "green", "syncing": "yellow", "draining": "yellow", "draine
 
 def frontends(view: dict[str, Any]) -> Table:
     """One line each; a version that is not the backend's stands out."""
-    table = Table(*COLUMNS, box=None, header_style="bold")
+    table = Table(*(Column(name, no_wrap=True) for name in COLUMNS), box=None, header_style="bold")
     for each in sorted(view["frontends"], key=lambda each: str(each["id"])):
         state, version = each["state"], each["version"]
         behind = each["graph_behind"]

@@ -1,13 +1,11 @@
 """One cluster on hosts of its own, for all tests here in their order."""
 
 import asyncio
-import os
 import shutil
 
-import pytest
 import pytest_asyncio
 from deployed import Deployed
-from hosts import Impossible, Lan
+from hosts import Impossible, Lan, give_up
 from processes import require
 from traffic import Traffic
 
@@ -20,11 +18,6 @@ TOOLS = {
     "tc": "iproute2",
     "setpriv": "util-linux",
 }
-
-
-def give_up(why: str) -> None:
-    """A user's run skips with the reason, CI fails."""
-    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"cluster: {why}")
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

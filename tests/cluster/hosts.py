@@ -242,6 +242,13 @@ def lacking() -> str | None:
     return f"{', '.join(missing)} missing: apt-get install iproute2 util-linux" if missing else None
 
 
+def give_up(why: str) -> None:
+    """Of tests that need hosts: a user's run skips with the reason, CI fails."""
+    import pytest
+
+    (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(f"cluster: {why}")
+
+
 def netem_refused() -> str | None:
     """Why tc can't delay and lose packets on this machine; None where it can."""
     with probe() as name:
@@ -269,3 +276,24 @@ def command(*argv: str) -> None:
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{shlex.join(argv)}: {done.stderr.strip()}")
+
+
+def main(wanted: list[str]) -> None:
+    """`hosts.py b=10.0.0.11 d=10.0.0.21,10.0.0.22`: there until Ctrl-C."""
+    if not wanted:
+        sys.exit("usage: python hosts.py NAME=ADDRESS[,ADDRESS...] ...")
+    try:
+        with Lan() as lan:
+            for each in wanted:
+                name, _, addresses = each.partition("=")
+                made = lan.host(name, *addresses.split(","))
+                print(f"{name}: ip netns exec {made.namespace} bash", flush=True)
+            signal.pause()
+    except Impossible as why:
+        sys.exit(f"hosts.py: {why}")
+    except KeyboardInterrupt:
+        return
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -99,6 +99,11 @@ def test_certificates_are_looked_at_with_the_eyes_of_the_process(tmp_path: Path)
     tls = "".join(f"  {field}: {directory}/{name}\n" for field, name in names.items())
     file.write_text(f"listen: 127.0.0.1:0\nreconnect_s: 1\nbackend: 127.0.0.1:1\ntls:\n{tls}")
     assert "f1.pem is good for" in said(file)[1]
+    assert 'the backend takes this frontend as "f1"' in said(file)[1]
+
+    with file.open("a") as text:
+        text.write("id: b-1\n")
+    assert 'f1.pem is that of "f1", not of "b-1"' in said(file)[1]
 
     (tmp_path / "certs" / "f1.key").chmod(0o644)
     assert "BAD   certificates:" in said(file)[1]
