@@ -6,6 +6,7 @@ number in its name; `Lan.close` ends what was started and deletes it all. `pytho
 
 import contextlib
 import ctypes
+import itertools
 import os
 import shlex
 import shutil
@@ -25,6 +26,7 @@ END_S = 10
 SWITCH, BRIDGE = "switch", "lan0"
 T = TypeVar("T")
 
+_numbers = itertools.count(1)
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -165,7 +167,7 @@ class Lan:
     """`with Lan() as lan: b = lan.host("b", "10.0.0.11")`. Raises Impossible where this machine has no such things."""
 
     def __init__(self) -> None:
-        self.prefix = f"lnlan{os.getpid()}"
+        self.prefix = f"lnlan{os.getpid()}-{next(_numbers)}"
         self.hosts: dict[str, Host] = {}
         self.processes: list[subprocess.Popen] = []
 
