@@ -7,12 +7,13 @@ from node.backend import identity
 from node.backend.announcer import Announcer
 from node.backend.chain_client import ChainClient
 from node.backend.chain_desk import ChainDesk
-from node.backend.chain_start import ChainStart, max_block_gap_s
+from node.backend.chain_start import ChainStart, outlook_of
 from node.backend.chain_watcher import ChainWatcher, Hints
 from node.backend.channels import Channels, Record
 from node.backend.checkpoints import Checkpoints
 from node.backend.commands import Commands
 from node.backend.dialler import Dialler
+from node.backend.fundings import Fundings
 from node.backend.graph_ages import GraphAges
 from node.backend.graph_keeper import GraphKeeper
 from node.backend.greeting import Callers
@@ -21,7 +22,6 @@ from node.backend.journal import MAX_AWAY_S, Journal
 from node.backend.leases import Leases
 from node.backend.links import FrontendLink
 from node.backend.openings import Openings
-from node.backend.outlook import Outlook
 from node.backend.pathfinding import Pathfinding
 from node.backend.placing import dialling
 from node.backend.receiving import Receiving
@@ -192,13 +192,13 @@ class Backend:
 
     async def start(self) -> None:
         """Take up where the store left off, then let frontends in. Raises Refused."""
-        found = await ChainStart(self.client, self.config, self._waits).run()
+        found = await ChainStart(self.client, self.config, partial(setattr, self, "waits_for")).run()
         tip = found.state.tip
         poll_s = self.config.bitcoind.poll_interval_s
         watcher = ChainWatcher(self.client, tip, poll_s, self._hints)
-        gap_s = max_block_gap_s(self.config)
-        age_s = 0.0 if gap_s is None else self.runtime.now() - found.state.time_s
-        outlook = Outlook(self.runtime, lambda: watcher.failure, gap_s, age_s)
+        outlook = outlook_of(self.runtime, self.config, found.state, watcher)
+        wallet = self.config.bitcoind.wallet
+        fundings = Fundings(self.runtime, self.journal, self.channels, self.client, wallet)
         self.htlcs.missed_blocks = lambda: outlook.missed_blocks
         self.chain = ChainDesk(
             self.runtime,
@@ -208,10 +208,12 @@ class Backend:
             watcher,
             self,
             outlook,
+            fundings,
             self.config.channels.feerate_per_kw,
         )
         self.openings.shutdown_script = found.wallet_script
         self._load()
+        fundings.load(self.store, is_older=self._restored)
         if self._restored:
             self.store.commit([*self.channels.restored(), *self.checkpoints.restored()])
         identity.remember(self.store, self.node_id)
@@ -225,9 +227,6 @@ class Backend:
         ]
         self._listener = await self.runtime.listen(self.config.link_address, self._link, tls=self.tls)
         log.info("started", node_id=self.node_id.hex(), height=tip.height, channels=len(self.channels.by_id))
-
-    def _waits(self, for_what: str) -> None:
-        self.waits_for = for_what
 
     def _load(self) -> None:
         for part in (

@@ -1,6 +1,6 @@
 """bitcoind as the backend's chain and wallet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -126,9 +126,15 @@ class Bitcoind:
         return bytes.fromhex(answer["hex"])
 
     async def unlock(self, tx: bytes) -> None:
-        outpoints = [_place(i.outpoint) for i in parse_transaction(tx).inputs]
-        locked = await self.rpc.call("listlockunspent")
-        ours = [outpoint for outpoint in outpoints if outpoint in locked]
+        await self.unlock_coins([i.outpoint for i in parse_transaction(tx).inputs])
+
+    async def locked(self) -> frozenset[Outpoint]:
+        found = await self.rpc.call("listlockunspent")
+        return frozenset((_hash(coin["txid"]), coin["vout"]) for coin in found)
+
+    async def unlock_coins(self, outpoints: Iterable[Outpoint]) -> None:
+        locked = await self.locked()
+        ours = [_place(outpoint) for outpoint in outpoints if outpoint in locked]
         if ours:
             await self.rpc.call("lockunspent", True, ours)
 

@@ -1,6 +1,6 @@
 """What the backend asks of a chain: bitcoind answers it in production, the embedded chain in tests and simulations."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -115,6 +115,14 @@ class ChainClient(Protocol):
 
     async def unlock(self, tx: bytes) -> None:
         """Give back the coins that `fund` or `add_inputs` locked for a transaction that will not be sent."""
+        ...
+
+    async def locked(self) -> frozenset[Outpoint]:
+        """The wallet's coins that are kept from being spent, by whomever."""
+        ...
+
+    async def unlock_coins(self, outpoints: Iterable[Outpoint]) -> None:
+        """Give back those of them that are locked."""
         ...
 
     async def new_address(self) -> str: ...

@@ -6,6 +6,7 @@ from node.backend.chain_client import ChainClient, ChainUnavailable, RpcError
 from node.backend.chain_watcher import ChainWatcher
 from node.backend.channel_lookup import ChannelLookup
 from node.backend.channels import Channels, Record
+from node.backend.fundings import Fundings
 from node.backend.journal import Journal
 from node.backend.outlook import Outlook
 from node.backend.store import Store
@@ -53,6 +54,7 @@ class ChainDesk:
         watcher: ChainWatcher,
         audience: Audience,
         outlook: Outlook,
+        fundings: Fundings,
         default_feerate_per_kw: int,
     ) -> None:
         self._runtime = runtime
@@ -62,6 +64,7 @@ class ChainDesk:
         self._watcher = watcher
         self._audience = audience
         self.outlook = outlook
+        self.fundings = fundings
         self._looking = False
         self._lookup = ChannelLookup(client)
         self._publishing: dict[bytes, tuple[bytes, str, int]] = {}  # txid -> transaction, why, tries
@@ -95,6 +98,7 @@ class ChainDesk:
     async def run(self) -> None:
         """Follow the chain for ever."""
         self._publish_again()
+        self.fundings.sweep()
         async for news in self._watcher.events():
             self._news(news)
 
@@ -142,6 +146,7 @@ class ChainDesk:
         self._audience.tip(height)
         self._channels.apply_all(self._channels.by_id.values(), ev.Block(height))
         self._publish_again()
+        self.fundings.sweep()
         self._runtime.spawn(self._fees(), "fees")
 
     def _funding_confirmed(self, channel_id: object, height: int, tx_index: int, tx: bytes) -> None:
@@ -189,28 +194,10 @@ class ChainDesk:
     # funding
 
     def fund(self, record: Record, effect: fx.Fund) -> None:
-        self._runtime.spawn(self._fund(record, effect), "fund")
-
-    async def _fund(self, record: Record, effect: fx.Fund) -> None:
-        try:
-            made = await self._client.fund(effect.script, effect.amount_sat, self.feerate_per_kw)
-        except Refused as error:
-            log.warning("not_funded", error=str(error))
-            self._channels.apply(record, ev.Abandon(f"the wallet: {error}"))
-            return
-        if record.channel.channel_id not in self._channels.by_id:  # the peer went away meanwhile
-            self.release_funding(made.tx)
-            return
-        self._channels.apply(record, ev.Funded(made.tx, made.output_index))
+        self.fundings.fund(record, effect, self.feerate_per_kw)
 
     def release_funding(self, tx: bytes) -> None:
-        self._runtime.spawn(self._unlock(tx), "unlock")
-
-    async def _unlock(self, tx: bytes) -> None:
-        try:
-            await self._client.unlock(tx)
-        except Refused as error:
-            log.warning("not_unlocked", error=str(error))
+        self.fundings.release(tx)
 
     def watch_funding(self, record: Record, effect: fx.WatchFunding) -> None:
         channel = record.channel
@@ -232,6 +219,7 @@ class ChainDesk:
         """Now, and at every block until it is in one; the row is in the store already."""
         name = txid(tx)
         self._publishing[name] = (tx, why, 0)
+        self.fundings.published(tx)
         self._runtime.spawn(self._publish(name), "publish")
 
     def _publish_again(self) -> None:

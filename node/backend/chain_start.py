@@ -6,11 +6,13 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from node.backend.chain_client import ChainClient, ChainState, ChainUnavailable, CredentialsRefused, RpcError
+from node.backend.chain_watcher import ChainWatcher
 from node.backend.identity import CHAIN_HASHES
-from node.backend.outlook import MAX_BEHIND, MAX_BLOCK_GAP_S
+from node.backend.outlook import MAX_BEHIND, MAX_BLOCK_GAP_S, Outlook
 from node.errors import Misconfigured
 from node.runtime import logs
 from node.runtime.config import BackendConfig
+from node.runtime.runtime import Runtime
 
 RETRY_S = 1.0
 SAY_EVERY = 60  # tries: what is waited for is said again, so that it is in the log of today
@@ -24,11 +26,13 @@ class Found(Struct, frozen=True):
     wallet_script: bytes  # where closes pay to
 
 
-def max_block_gap_s(config: BackendConfig) -> float | None:
-    """How long blocks may stay away; None where they come on demand."""
-    if config.bitcoind.max_block_gap_s is not None or config.network == "regtest":
-        return config.bitcoind.max_block_gap_s
-    return MAX_BLOCK_GAP_S
+def outlook_of(runtime: Runtime, config: BackendConfig, state: ChainState, watcher: ChainWatcher) -> Outlook:
+    """At the start: the last block is as old as it says, except where blocks come on demand."""
+    gap_s = config.bitcoind.max_block_gap_s
+    if gap_s is None and config.network != "regtest":
+        gap_s = MAX_BLOCK_GAP_S
+    age_s = 0.0 if config.network == "regtest" else runtime.now() - state.time_s
+    return Outlook(runtime, lambda: watcher.failure, gap_s, age_s)
 
 
 class ChainStart:
