@@ -79,6 +79,7 @@ async def test_the_same_address_after_tor_was_restarted(network, lntor):
 async def test_a_killed_frontend_costs_at_most_two_seconds_of_failures(network, lntor, frontends):
     lntor = lntor().start()
     address = await lntor.serving()
+    await published(lntor)
     await reachable(network, address)
     reader, writer = await dial(network, address)
     uploads = lntor.status()["descriptor_uploads"]
