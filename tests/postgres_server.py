@@ -5,8 +5,11 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 DEBIAN = Path("/usr/lib/postgresql")
@@ -57,6 +60,19 @@ class Server:
     def stop(self, how: str = "fast") -> None:
         """`immediate`: as if the machine's power had failed. Finds its process by the cluster's own pid file."""
         self._run("pg_ctl", "stop", "-w", "-m", how)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Every process of it is stopped where it is, for as long as the block lasts."""
+        number = int((self.directory / "data" / "postmaster.pid").read_text().split()[0])
+        ours = [postmaster := psutil.Process(number), *postmaster.children(recursive=True)]
+        for process in ours:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in ours:
+                process.resume()
 
     def url(self, name: str) -> str:
         return f"postgresql://{USER}@/{name}?host={self.directory}"

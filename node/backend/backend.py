@@ -1,6 +1,7 @@
 """The backend: everything that knows about money, wired together."""
 
 import asyncio
+from contextlib import suppress
 from functools import partial
 
 from node.backend import identity
@@ -272,7 +273,8 @@ class Backend:
             await asyncio.sleep(0)
             if settled:  # what the end of the links has changed
                 await self._settle()
-            self._watermark.note(self.node_id, self.store.position)
+            with suppress(Ended):  # it may be why we end; an older note does no harm
+                self._watermark.note(self.node_id, self.store.position)
         for task in self._tasks:
             task.cancel()
         self.store.close()

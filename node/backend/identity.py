@@ -1,5 +1,6 @@
 """Who a node is: the seed, what follows from it, and what it offers to peers."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -49,7 +50,10 @@ def load_seed(directory: Path, entropy: bytes, *, first: bool) -> bytes:
                 f"{path}: is not there, and the database needs the seed that it was begun with; "
                 "restore it from your backup, or copy it from the other backend's host"
             )
-        write_durably(path, entropy.hex().encode() + b"\n")
+        try:
+            write_durably(path, entropy.hex().encode() + b"\n")
+        except OSError as error:
+            raise Refused(f"{path}: {error.strerror}; make room, or let our user write there") from error
     try:
         seed = bytes.fromhex(path.read_text().strip())
     except ValueError:
@@ -60,11 +64,12 @@ def load_seed(directory: Path, entropy: bytes, *, first: bool) -> bytes:
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Never leaves half a file behind, also when power fails."""
+    """Never leaves half a file behind, also when power fails or the disk is full. Raises OSError."""
     draft = path.with_suffix(".new")
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        os.write(handle, data)
+        if os.write(handle, data) < len(data):  # the rest did not fit
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(draft))
         os.fsync(handle)
     finally:
         os.close(handle)

@@ -8,6 +8,7 @@ from node.backend.store import COPY, PUT_META, SCHEMA, SCHEMA_VERSION, Parameter
 from node.errors import Ended, Refused
 
 DATABASE = "lnnode.sqlite"  # in the data_dir
+LOCKS = Path("/proc/locks")
 LOCK_TIMEOUT_S = 1.0  # a backend that is just ending lets go sooner; another one never does
 BACKUP_PAGES = 256  # a megabyte at a time: a commit waits for one such step, about a millisecond
 BACKUP_PAUSE_S = 0.005  # while a commit is under way
@@ -144,11 +145,25 @@ def _refusal(path: Path, error: sqlite3.DatabaseError) -> Refused:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Refused(
-            f"{path}: another backend is running on it; stop that one first, or give this one a data_dir of its own"
+            f"{path}: another backend is running on it{_holder(path)}; stop that one first, or give this one a "
+            "data_dir of its own"
         )
     if code == sqlite3.SQLITE_FULL:
         return Refused(_full(path))
     return Refused(f"{path}: {error}; is it no database?")
+
+
+def _holder(path: Path) -> str:
+    """Who locked the file, where the kernel says so (Linux: proc(5), locks). A look at it through a handle of our own
+    would, in the process that holds the lock, release it.
+    """
+    try:
+        number = str(path.stat().st_ino)
+        lines = [line.split() for line in LOCKS.read_text().splitlines()]
+    except OSError:
+        return ""
+    pids = [line[4] for line in lines if len(line) > 5 and line[5].rpartition(":")[2] == number]
+    return f" (process {pids[0]})" if pids else ""
 
 
 def _full(path: Path) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from node.backend.identity import write_durably
 from node.backend.store import Position
-from node.errors import Refused
+from node.errors import Ended, Refused
 
 FILE = "watermark"
 
@@ -55,10 +55,15 @@ class Watermark:
             raise Refused(f"{self._path}: {error}; remove it if the database is surely the newest") from error
 
     def note(self, node_id: bytes, position: Position) -> None:
-        """Only what is durable, and only if there is news."""
+        """Only what is durable, and only if there is news. Raises Ended; the note before it stays, which is older."""
         mark = Mark(node_id.hex(), position.epoch, position.commits)
         if mark != self._noted:
-            write_durably(self._path, msgspec.json.encode(mark) + b"\n")
+            try:
+                write_durably(self._path, msgspec.json.encode(mark) + b"\n")
+            except OSError as error:
+                raise Ended(
+                    f"{self._path}: {error.strerror}; nothing is lost: make room, then start the backend again"
+                ) from error
             self._noted = mark
 
 

@@ -21,6 +21,7 @@ from lnsim.demo_network import Network
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
 LEASE_S = 1.5
+AWAY_S = float(os.environ.get("DATABASE_AWAY_S", 2 * LEASE_S))  # 60: the whole minute, by hand
 
 
 class Active:
@@ -216,13 +217,30 @@ async def test_the_database_is_away_for_longer_than_a_term_and_all_goes_on_when_
         await asyncio.to_thread(server.stop, "immediate")
         await passed(LEASE_S / 2)
         settled = traffic.settled
-        await passed(2 * LEASE_S)
+        await passed(AWAY_S)
         assert traffic.settled == settled, "what is not stored is not said"
         assert pair.supervisor.children[leader].pid is not None
         await asyncio.to_thread(server.start)
         await traffic.settle(60)
     assert "store_away" in pair.log(leader)
     if pair.leader != leader:  # the term had run out, and the other asked first
+        await pair.rejoin(leader)
+
+
+async def test_the_database_stands_still_and_all_goes_on_when_it_moves(pair: Pair, server):
+    """It neither answers nor refuses: what was asked of it hangs."""
+    async with paying(pair) as traffic:
+        leader = pair.leader
+        with server.frozen():
+            await passed(LEASE_S)
+            settled = traffic.settled
+            await passed(AWAY_S)
+            assert traffic.settled == settled, "what is not stored is not said"
+        began_s = now_s()
+        await traffic.settle(60)
+        print(f"stood still for {AWAY_S + LEASE_S:.1f} s, 60 payments {now_s() - began_s:.2f} s later")
+    assert "lease_ran_out" in pair.log(leader)
+    if pair.leader != leader:
         await pair.rejoin(leader)
 
 

@@ -1,6 +1,7 @@
 """A frontend that was taken over disturbs its own peers at most: the backend goes on, for everyone else."""
 
 import asyncio
+import struct
 
 import pytest
 from backend_bench import Bench, Frontend
@@ -48,6 +49,34 @@ async def test_an_announcement_with_keys_that_are_no_points_is_only_refused(benc
     await bench.settle()
     assert not bench.runtime.failures
     assert frontend.last(lm.Verdicts).verdicts[0][1] != 0
+
+
+@pytest.mark.parametrize("hello", [True, False], ids=["a member", "who says no hello"])
+@pytest.mark.parametrize("length", [0, frames.MAX_FRAME + 1, 2**32 - 1])
+async def test_a_frame_longer_than_any_ends_the_link_before_it_is_collected(bench, length, hello, capsys):
+    evil, good = bench.frontend("evil", hello=hello), bench.frontend("good")
+    evil.raw(struct.pack(">IB", length, frames.CONTROL))
+    assert evil.wire.closed
+    assert not good.wire.closed
+    assert f"a frame of {length} bytes" in capsys.readouterr().out
+
+
+async def test_a_peer_message_longer_than_any_ends_the_link(bench):
+    frontend, peer = bench.frontend(), bench.peer("alice")
+    number = await bench.connect(peer, frontend)
+    frontend.raw(frames.peer(number, 1, bytes(65_536)))
+    assert frontend.wire.closed
+
+
+async def test_a_hello_that_comes_drop_by_drop_has_its_time_and_no_more(bench):
+    slow = bench.frontend(hello=False)
+    hello = frames.control(lm.Hello(1, 1, "slow", "test"))
+    for byte in hello[:11]:
+        slow.raw(bytes([byte]))
+        bench.runtime.time_s += 1
+        bench.backend.callers.sweep(bench.runtime.monotonic())
+    assert slow.wire.closed
+    assert not bench.backend.switchboard.links
 
 
 async def test_nothing_counts_before_hello(bench):

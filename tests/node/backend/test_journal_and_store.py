@@ -1,6 +1,7 @@
 """Nothing leaves before it is durable, and one file has one owner."""
 
 import asyncio
+import os
 import sqlite3
 from pathlib import Path
 
@@ -263,8 +264,11 @@ def test_durability_is_on(tmp_path: Path) -> None:
 
 def test_a_second_owner_is_refused(tmp_path: Path) -> None:
     first = SqliteStore(tmp_path / "x.sqlite")
-    with pytest.raises(Refused, match="another backend"):
+    with pytest.raises(
+        Refused, match=rf"x\.sqlite: another backend is running on it \(process {os.getpid()}\)"
+    ):
         SqliteStore(tmp_path / "x.sqlite")
+    first.commit([(PUT_META, [("it", b"still stores")])])
     first.close()
     SqliteStore(tmp_path / "x.sqlite").close()
 

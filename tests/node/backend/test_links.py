@@ -206,10 +206,13 @@ def test_a_frontend_that_comes_to_a_backend_that_does_not_lead_is_not_welcomed()
     assert bench.transport.closed
 
 
-def test_a_frontend_of_another_protocol_hears_why_and_is_let_go() -> None:
-    bench = Bench(m.Hello(99, 100, "f1", "future"))
+@pytest.mark.parametrize(("lowest", "highest"), [(99, 100), (0, 0)], ids=["future", "past"])
+def test_a_frontend_of_another_protocol_hears_why_and_is_let_go(lowest, highest) -> None:
+    bench = Bench(m.Hello(lowest, highest, "f1", "another"))
 
-    assert "99-100" in bench.told(m.Rejected)[0].reason
+    (rejected,) = bench.told(m.Rejected)
+    ours = f"{m.PROTOCOL_MIN}-{m.PROTOCOL_MAX}"
+    assert rejected.reason == f"link protocol {lowest}-{highest}, we speak {ours}"
     assert bench.transport.closed
     assert not bench.office.calls
 

@@ -8,8 +8,10 @@ import threading
 import pytest
 from backend_bench import Bench
 
+from node.backend.identity import load_seed, write_durably
 from node.backend.sqlite_store import SqliteStore
-from node.backend.store import PUT_META, put
+from node.backend.store import PUT_META, Position, put
+from node.backend.watermark import Watermark
 from node.errors import Ended, Refused
 
 # The first schema, as released; what differs from today's.
@@ -163,8 +165,36 @@ async def test_a_backend_whose_disk_is_full_ends_without_having_said_what_it_cou
     assert isinstance(failure, Ended)
     assert "make room" in str(failure)
     assert said == []
+    await bench.backend.stop()  # as a process does: this must not hide why it ends
     await bench.drop()
     ballast.unlink()
     await bench.start()
     assert bench.backend.store.rows("SELECT count(*) FROM publishes") == [(0,)]
     await bench.drop()
+
+
+@pytest.mark.parametrize("free", [0, 10])
+def test_a_file_that_does_not_fit_leaves_the_one_before(small_disk, free, monkeypatch):
+    """A write may also be cut short, and say so by its count alone."""
+    path = small_disk / "file"
+    write_durably(path, b"before")
+    monkeypatch.setattr(os, "write", lambda *_: free)
+    with pytest.raises(OSError, match="No space"):
+        write_durably(path, bytes(100))
+    assert path.read_bytes() == b"before"
+
+
+def test_a_note_that_does_not_fit_says_so_and_the_older_one_stays(tmp_path, monkeypatch):
+    mark = Watermark(tmp_path)
+    mark.note(bytes(33), Position(1, 1))
+    monkeypatch.setattr(os, "write", lambda *_: 0)
+    with pytest.raises(Ended, match=r"watermark: No space left on device; nothing is lost: make room"):
+        mark.note(bytes(33), Position(1, 2))
+    Watermark(tmp_path).check(Position(1, 1))
+
+
+def test_a_seed_that_does_not_fit_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "write", lambda *_: 5)
+    with pytest.raises(Refused, match="seed: No space left on device; make room"):
+        load_seed(tmp_path, bytes(32), first=True)
+    assert not (tmp_path / "seed").exists()

@@ -167,6 +167,7 @@ UNFIT = {
     "keys that are no keys": Established(1, bytes(33), b"short", bytes(32), bytes(32)),
     "a last message longer than any": CloseSession(1, "x", bytes(65_536)),
     "a peer message longer than any": frames.peer(1, 1, bytes(65_536)),
+    "a frame longer than any": struct.pack(">IB", frames.MAX_FRAME + 1, frames.CONTROL),
     "a gap in the numbers": frames.peer(1, 2, b"\0\x11"),
     "an unknown kind": struct.pack(">IB", 1, 9),
     "a frame for backends": frames.offer(1, 1, b"\x01\x00"),

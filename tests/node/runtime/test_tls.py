@@ -219,6 +219,38 @@ def test_strangers_who_hold_every_place_do_not_keep_members_out(place, new_loop)
     run(new_loop, work)
 
 
+@pytest.mark.parametrize("new_loop", LOOPS)
+def test_a_tls_hello_that_comes_drop_by_drop_has_its_time_and_no_more(place, new_loop, monkeypatch) -> None:
+    monkeypatch.setattr("node.runtime.tls_listener.HANDSHAKE_TIMEOUT_S", 0.3)
+    hello = ssl.MemoryBIO()
+    client = client_context(place, certificate=True).wrap_bio(ssl.MemoryBIO(), hello)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    drops = hello.read()[:-1]
+
+    async def work() -> None:
+        async with Port(backend(place)) as port:
+            _, host, number = split_address(port.listener.address)
+            reader, writer = await asyncio.open_connection(host, number)
+            gone = asyncio.ensure_future(reader.read(100))
+            with capture_logs() as lines:
+                for drop in drops:
+                    writer.write(bytes([drop]))
+                    await asyncio.wait((gone,), timeout=0.01)
+                    if gone.done():
+                        break
+                assert gone.done(), "it had seconds for its whole hello"
+                while port.listener._handshakes:
+                    await asyncio.wait(port.listener._handshakes, timeout=PATIENCE_S)
+            assert [line["event"] for line in lines] == ["link_refused"]
+            assert not port.ends
+            writer.transport.abort()
+            await asyncio.wait((gone,))
+            gone.exception()
+
+    run(new_loop, work)
+
+
 @pytest.fixture(scope="module")
 def elsewhere(tmp_path_factory) -> Path:
     """Another authority."""
