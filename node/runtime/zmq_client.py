@@ -3,6 +3,8 @@
 import zmq
 import zmq.asyncio
 
+from node.errors import Misconfigured
+
 HIGH_WATER_MARK = 10_000  # messages; what does not fit is lost, and asking makes up for it
 TOPICS = (b"hashblock", b"rawtx")
 
@@ -17,13 +19,17 @@ class ZmqHints:
         self._socket.setsockopt(zmq.LINGER, 0)
         for topic in TOPICS:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
-        for endpoint in endpoints:
-            self._socket.connect(endpoint)
+        try:
+            for endpoint in endpoints:
+                self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self.close()
+            raise Misconfigured(f"bitcoind.zmq: {endpoint}: {error}; say tcp://HOST:PORT") from error
 
     async def next(self) -> bytes | None:
-        """A transaction, or None for a new block."""
-        topic, body, *_ = await self._socket.recv_multipart()
-        return body if topic == b"rawtx" else None
+        """A transaction, or None for a new block, and for what bitcoind would not say: asking tells."""
+        parts = await self._socket.recv_multipart()
+        return parts[1] if len(parts) > 1 and parts[0] == b"rawtx" else None
 
     def close(self) -> None:
         self._socket.close()

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from node.backend.channel_lookup import ChannelLookup, FundingOutput
 from node.backend.watches import Confirmed, NewTip, Spent, Unconfirmed, Unspent
 from node.bitcoin.block import parse_transaction, serialize_transaction
 from node.bitcoin.transaction import Input, Output
+from node.errors import Misconfigured
 from node.runtime.http_client import HttpClient
 from node.runtime.zmq_client import ZmqHints
 
@@ -336,6 +338,30 @@ async def test_a_watch_may_leave_the_mempool_alone(node):
     await funded(node)
     node.mine()
     assert (await watch.next()).height == 111
+
+
+@pytest.mark.parametrize("parts", [[b"rawtx"], [b"hashblock"], [b"rawtx", b"no transaction", b""]])
+async def test_a_notice_that_is_none_is_a_reason_to_look_and_no_more(node, parts):
+    """Whoever listens on that port may not be bitcoind."""
+    with zmq.Context() as context, context.socket(zmq.PUB) as publisher:
+        port = publisher.bind_to_random_port("tcp://127.0.0.1")
+        hints = ZmqHints(f"tcp://127.0.0.1:{port}")
+        watch = Watch(node, hints=hints, poll_s=NEVER_S)
+        news = asyncio.ensure_future(watch.next(NewTip))
+        node.mine()
+        async with asyncio.timeout(DEADLINE_S):
+            while not news.done():  # the subscription takes a moment, and what is said before is lost
+                publisher.send_multipart(parts)
+                publisher.send_multipart([b"hashblock", bytes(32), b""])
+                await asyncio.wait((news,), timeout=0.01)
+        assert news.result().height == node.chain.height
+        await watch.stream.aclose()
+        hints.close()
+
+
+def test_an_endpoint_that_is_none_is_named():
+    with pytest.raises(Misconfigured, match=r"bitcoind\.zmq: tcp://nowhere: .*say tcp://HOST:PORT"):
+        ZmqHints("tcp://nowhere")
 
 
 class Refusing:

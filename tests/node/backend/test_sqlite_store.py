@@ -4,6 +4,7 @@ import os
 import sqlite3
 import subprocess
 import threading
+from contextlib import suppress
 
 import pytest
 from backend_bench import Bench
@@ -109,6 +110,9 @@ def test_a_file_that_may_not_grow_is_a_full_disk_too(tmp_path):
     store.close()
 
 
+PAGE = 4_096
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 4 MB; one has to be root to make it."""
@@ -173,28 +177,36 @@ async def test_a_backend_whose_disk_is_full_ends_without_having_said_what_it_cou
     await bench.drop()
 
 
-@pytest.mark.parametrize("free", [0, 10])
-def test_a_file_that_does_not_fit_leaves_the_one_before(small_disk, free, monkeypatch):
-    """A write may also be cut short, and say so by its count alone."""
+def fill(directory, *, free_pages: int) -> None:
+    """Leaves so many pages of 4 kB."""
+    with (directory / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(PAGE))
+    os.truncate(directory / "ballast", (directory / "ballast").stat().st_size - free_pages * PAGE)
+
+
+@pytest.mark.parametrize("free_pages", [0, 1, 2])
+def test_a_file_that_does_not_fit_leaves_the_one_before(small_disk, free_pages):
+    """The kernel may also write a part, and say so by its count alone."""
     path = small_disk / "file"
     write_durably(path, b"before")
-    monkeypatch.setattr(os, "write", lambda *_: free)
+    fill(small_disk, free_pages=free_pages)
     with pytest.raises(OSError, match="No space"):
-        write_durably(path, bytes(100))
+        write_durably(path, bytes(3 * PAGE))
     assert path.read_bytes() == b"before"
 
 
-def test_a_note_that_does_not_fit_says_so_and_the_older_one_stays(tmp_path, monkeypatch):
-    mark = Watermark(tmp_path)
+def test_a_note_that_does_not_fit_says_so_and_the_older_one_stays(small_disk):
+    mark = Watermark(small_disk)
     mark.note(bytes(33), Position(1, 1))
-    monkeypatch.setattr(os, "write", lambda *_: 0)
+    fill(small_disk, free_pages=0)
     with pytest.raises(Ended, match=r"watermark: No space left on device; nothing is lost: make room"):
         mark.note(bytes(33), Position(1, 2))
-    Watermark(tmp_path).check(Position(1, 1))
+    Watermark(small_disk).check(Position(1, 1))
 
 
-def test_a_seed_that_does_not_fit_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "write", lambda *_: 5)
+def test_a_seed_that_does_not_fit_is_refused(small_disk):
+    fill(small_disk, free_pages=0)
     with pytest.raises(Refused, match="seed: No space left on device; make room"):
-        load_seed(tmp_path, bytes(32), first=True)
-    assert not (tmp_path / "seed").exists()
+        load_seed(small_disk, bytes(32), first=True)
+    assert not (small_disk / "seed").exists()

@@ -5,7 +5,9 @@ from msgspec.structs import replace
 from noise_client import INIT, Site
 from scripted_backend import OfferFrame
 
-from lnsim.graph_generator import REGTEST, message_of
+from lnsim.graph_generator import REGTEST, message_of, node_secret
+from node.crypto.hashes import hash256
+from node.crypto.keys import public_key, sign
 from node.gossip.queries import decode_ids, encode_ids
 from node.gossip.validation import Verdict
 from node.link import frames
@@ -48,6 +50,22 @@ async def test_what_is_in_the_graph_is_not_offered(site: Site, small):
     client.send(*map(message_of, small))
     await client.pinged()
     assert site.backend.heard.of(OfferFrame) == []
+
+
+async def test_a_newer_announcement_of_a_known_node_is_offered_and_an_older_is_not(site: Site, small):
+    site.backend.knows(small)
+    await site.open()
+    client, _ = await site.peer("ann")
+    known = decode(message_of(small[-1]))
+    secret = next(s for s in (node_secret(7, n) for n in range(4)) if public_key(s) == known.node_id)
+
+    def announced(timestamp):
+        body = encode(replace(known, timestamp=timestamp))[66:]
+        return b"\x01\x01" + sign(secret, hash256(body)) + body
+
+    client.send(announced(known.timestamp - 1), newer := announced(known.timestamp + 1))
+    await client.pinged()
+    assert [offer.raw for offer in site.backend.heard.of(OfferFrame)] == [newer]
 
 
 async def test_a_gap_in_the_changes_is_refilled(site: Site, small):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lone_parts import lone_connection, lone_frontend
 from msgspec.structs import replace
 from noise_client import INIT, NoiseClient, Site
+from scripted_backend import PeerFrame
 
 from lnsim.graph_generator import REGTEST
 from node.frontend.connection import Hold
@@ -106,11 +107,13 @@ async def test_a_peer_that_breaks_the_rules_loses_its_session(site: Site, small,
     assert await ends(site, client, ready.session) == cause, what
 
 
-async def test_an_unknown_odd_message_is_ignored(site: Site):
+@pytest.mark.parametrize("number", [0x7F01, 53_011], ids=["any", "what eclair's fronts say among themselves"])
+async def test_an_unknown_odd_message_is_ignored(site: Site, number: int):
     await site.open()
     client, _ = await site.peer("ann")
-    client.send(b"\x7f\x01" + bytes(100))
+    client.send(number.to_bytes(2, "big") + bytes(100))
     await client.pinged()
+    assert site.backend.heard.of(PeerFrame) == [], "the backend hears nothing of it"
 
 
 async def test_a_peer_that_never_reads_is_closed_and_nothing_is_kept(site: Site):

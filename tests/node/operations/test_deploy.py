@@ -1,7 +1,9 @@
 """What is in deploy/ fits this release: its configurations have only fields that there are."""
 
+import ast
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import msgspec
@@ -72,6 +74,27 @@ def test_every_weak_point_names_a_test_that_there_is():
     rows = re.findall(r"^\| (\d+) \|.*`(tests/[\w/]+\.py)` \|$", text, re.MULTILINE)
     assert [int(number) for number, _ in rows] == list(range(1, 26))
     assert [path for _, path in rows if not (DEPLOY.parent / path).is_file()] == []
+
+
+def test_every_attack_names_tests_that_there_are():
+    text = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", text)
+    assert len(named) > 20
+    missing = [
+        (path, name) for path, name in named if f"def {name}(" not in (DEPLOY.parent / path).read_text()
+    ]
+    assert missing == []
+
+
+def test_the_base_is_young_and_small():
+    """Python 3.11 to 3.13; a frontend's host installs neither the simulator nor anything that only it needs."""
+    project = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    base = {re.split(r"[\[<>=; ]", line)[0] for line in project["dependencies"]}
+    only_simulated = {"plotly", "psutil", "py-bitcoinkernel", "ray", "stem", "boto3"}
+    assert not base & only_simulated
+    for path in (DEPLOY.parent / "node").rglob("*.py"):
+        ast.parse(path.read_text(), str(path), feature_version=(3, 11))
 
 
 def test_every_alarm_is_in_the_operators_table():
