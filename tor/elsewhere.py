@@ -2,7 +2,9 @@
 
 A tor makes a signing key of its own for each period, and numbers what it publishes by the time, in a way that depends
 on the service's key alone. So a descriptor under our key, with a signing key that is not our tor's and a number above
-that of our tor's latest, is another tor's; what we published before a restart has a lower number. Blocking, all of it.
+that of our tor's latest, is another tor's; what we published before a restart has a lower number. A tor publishes for
+two periods and shows its descriptor for one: while clients ask for the other's, half of the time, nothing can be told.
+Blocking, all of it.
 """
 
 import base64

@@ -1,5 +1,6 @@
 """One key on two hosts: refused where the other answers, told of where it can be seen, never a hindrance to a restart."""
 
+import asyncio
 import base64
 import shutil
 import time
@@ -10,15 +11,17 @@ from msgspec.structs import replace
 from onion import published, until, visit
 
 from tor import keyfile
-from tor.config import Config
-from tor.elsewhere import PUBLISHED_AGAIN_S, Descriptor, is_anothers, parse
+from tor.config import Config, load
+from tor.elsewhere import PUBLISHED_AGAIN_S, Descriptor, fetch, is_anothers, parse
 from tor.keeper import Elsewhere, Note, Rules, new_state, step
 from tor.status import Metrics, status, text
 
 ONION, OTHER = "o" * 56, "p" * 56
 PERIOD = b"b" * 32  # the blinded key of a period
 
-# What the other publishes reaches each directory by itself; we ask one of them every second.
+# Each look asks one directory more, and there are four: the first two looks may come before the other has published,
+# the last is left for `check`.
+WATCH_KEY_S = 8.0
 SEEN_S = 60
 STARTED_S = 40
 
@@ -112,6 +115,14 @@ async def test_a_key_that_another_tor_serves_is_not_published_until_that_one_end
     await until(lambda: visit(network, address), STARTED_S, "reachable at the other tor")
 
 
+def shows_what_is_asked_for(network, lntor, onion):
+    """A tor publishes for two periods and shows one of the two; for half of the time clients ask for the other one."""
+    found = fetch(load(lntor.path), onion)
+    with network.service.control() as control:
+        own = parse(control.get_info(f"hs/service/desc/id/{onion}"))
+    return found.blinded_key == own.blinded_key
+
+
 @pytest.mark.tor
 async def test_a_restart_is_not_questioned_and_the_other_tor_hears_of_it(network, lntor, second):
     first = lntor(tor=second).start()
@@ -120,12 +131,17 @@ async def test_a_restart_is_not_questioned_and_the_other_tor_hears_of_it(network
     shutil.copytree(first.directory / "onion", first.directory / "kept")
     await first.stop()
     shutil.copytree(first.directory / "kept", first.directory / "onion")
-    other = lntor(service={"watch_key_s": 1.0})
+    other = lntor(service={"watch_key_s": WATCH_KEY_S})
     shutil.copytree(first.directory / "onion", other.directory / "onion")
     assert await other.start().serving(2 * STARTED_S) == address  # nobody answers: moved here
     await published(other)
     assert other.status()["served_elsewhere_ago_s"] is None
+    is_comparable = await asyncio.to_thread(shows_what_is_asked_for, network, other, address.split(".")[0])
     await first.start().serving()
+    if not is_comparable:  # nothing is known of the other period's, so nobody is accused
+        await published(first)
+        assert other.status()["served_elsewhere_ago_s"] is None
+        return
     _, took_s = await until(lambda: other.status()["served_elsewhere_ago_s"], SEEN_S, "seen")
     print(f"another tor of the same key was seen {took_s:.1f} s after it served")
 
