@@ -13,9 +13,12 @@ from itertools import count
 import pytest
 from onion import DIAL_S, ROOT, Refusal, dial
 
+from lnsim.api_client import CallFailed
 from lnsim.cluster import DEPTH, FLUSH_INTERVAL_S, HUB, Cluster, Purse, all_of, wait_until
 from lnsim.cluster_peer import peer_config
 from lnsim.demo_check import books, verdict
+from node.backend.identity import SEED_FILE
+from node.crypto.derivation import node_secret
 
 FRONTENDS = 3
 PAYERS = 6  # payments under way at once
@@ -81,14 +84,15 @@ class OnionCluster(Cluster):
 
     def __init__(self, network, directory):
         self.said = []
-        super().__init__(directory, FRONTENDS, ["payer", "payee"], lambda *what: self.said.append(what))
+        names = ["payer", "payee", "pyln"]
+        super().__init__(directory, FRONTENDS, names, lambda *what: self.said.append(what))
         ports = [network.free_port() for _ in range(2 * FRONTENDS)]
         self.listening = dict(zip(self.frontends, ports[:FRONTENDS], strict=True))
         self.admin = dict(zip(self.frontends, ports[FRONTENDS:], strict=True))
-        self.entrance = ""
+        self.running = []  # of the peers
 
     async def start(self):
-        """Chain, backend and frontends; the peers follow with `start_peers`."""
+        """Chain, backend and frontends; the peers follow, with `begin` and `open_channels`."""
         await self.start_chain(dict.fromkeys((HUB, *(peer.name for peer in self.peers)), Purse()))
         await self.start_backend({"announce_addresses": []})
         await all_of(*(self.start_frontend(name, {}) for name in self.frontends))
@@ -107,41 +111,51 @@ class OnionCluster(Cluster):
             for name in self.frontends
         ]
 
-    async def start_peers(self, entrance):
-        """Both come in through `entrance`, and each opens a channel, half of it on either side."""
-        self.entrance = entrance
-        await all_of(*map(self._start_peer, self.peers))
+    async def begin(self, peer):
+        """Its process and its node, without a connection."""
+        await peer.spawn(self.supervisor)
+        await peer.begin(peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S))
+        self.running.append(peer)
+
+    async def open_channels(self, peers, entrance):
+        """All of them come in through `entrance`, and each opens a channel, half of it on either side."""
+        await all_of(*(self._open_channel(peer, entrance) for peer in peers))
         await self.mine(DEPTH)
 
         async def usable():
             own = await self.api.call("channels")
-            theirs = await asyncio.gather(*(peer.call("channels") for peer in self.peers))
-            return len(own) == len(self.peers) and all(c["usable"] for each in (own, *theirs) for c in each)
+            theirs = await asyncio.gather(*(peer.call("channels") for peer in self.running))
+            return len(own) == len(self.running) and all(c["usable"] for each in (own, *theirs) for c in each)
 
         await wait_until(usable, PATIENCE_S, "all channels usable")
 
         async def known():
-            channels = (await self.peers[0].call("graph"))["channels"]
-            return len([c for c in channels if all(c["updates"])]) == len(self.peers)
+            graphs = await asyncio.gather(*(peer.call("graph") for peer in peers))
+            updated = [[c for c in graph["channels"] if all(c["updates"])] for graph in graphs]
+            return all(len(channels) == len(self.running) for channels in updated)
 
-        await wait_until(known, PATIENCE_S, "both channels in the payer's graph")
+        await wait_until(known, PATIENCE_S, "all channels in these peers' graphs")
 
-    async def _start_peer(self, peer):
-        await peer.spawn(self.supervisor)
-        await peer.begin(peer_config(self.directory, peer.name, self.endpoint, FLUSH_INTERVAL_S))
-        await self.connect(peer)
+    async def _open_channel(self, peer, entrance):
+        async def connected():
+            with suppress(CallFailed):
+                await peer.call("connect", node_id=self.node_id, address=entrance)
+                return True
+
+        await wait_until(connected, PATIENCE_S, f"{peer.name} connected")
         terms = {"funding_sat": CAPACITY_SAT, "push_msat": CAPACITY_SAT * 500, "announce": True}
         await peer.call("open", node_id=self.node_id, **terms)
 
-    async def connect(self, peer):
-        await peer.call("connect", node_id=self.node_id, address=self.entrance)
+    def secret(self, name):
+        """The node key of a node of this cluster, in hex."""
+        return node_secret(bytes.fromhex((self.directory / name / SEED_FILE).read_text())).hex()
 
 
 class Traffic:
-    """Payments from payer to payee through the hub, back to back; none may end in any other way than these two."""
+    """Payments between two peers through the hub, back to back; none may end in any other way than these two."""
 
-    def __init__(self, cluster):
-        self.payer, self.payee = cluster.peers
+    def __init__(self, payer, payee):
+        self.payer, self.payee = payer, payee
         self.counts = Counter(settled=0, failed=0)
         self.moved_msat = Counter()
         self.going = True
@@ -156,7 +170,12 @@ class Traffic:
                 await wait_until(self._usable, PATIENCE_S, "the payer's channel is usable")
                 continue
             fee_msat = result["fee_msat"]
-            self.moved_msat.update(payer=-AMOUNT_MSAT - fee_msat, payee=AMOUNT_MSAT, hub=fee_msat)
+            moved_msat = {
+                self.payer.name: -AMOUNT_MSAT - fee_msat,
+                self.payee.name: AMOUNT_MSAT,
+                HUB: fee_msat,
+            }
+            self.moved_msat.update(moved_msat)
 
     async def _usable(self):
         return all(channel["usable"] for channel in await self.payer.call("channels"))
@@ -172,12 +191,12 @@ class Traffic:
 
 
 @asynccontextmanager
-async def paying(cluster):
+async def paying(cluster, payer, payee):
     """Payments meanwhile; at the end every millisatoshi is where the payments say, and every channel is open."""
-    nodes = {"hub": cluster.api} | {peer.name: peer for peer in cluster.peers}
+    nodes = {HUB: cluster.api} | {peer.name: peer for peer in cluster.running}
     before = await books(nodes)
     assert not before.complaints
-    traffic = Traffic(cluster)
+    traffic = Traffic(payer, payee)
     running = [asyncio.create_task(traffic.pay()) for _ in range(PAYERS)]
     try:
         await traffic.settle(PAYERS)
@@ -208,3 +227,30 @@ async def pyln(node_id, address, pings):
     )
     async with asyncio.timeout(3 * DIAL_S):
         return json.loads((await process.communicate())[0])
+
+
+@asynccontextmanager
+async def pyln_transport(cluster, name, entrance):
+    """pyln-proto between the peer of that name and the node: what they say to each other goes by its BOLT 8 alone.
+
+    It has the secrets of both, so that each end takes it for the other; the library itself knows no channels. Yields its
+    address, and a dictionary that at the end has how many messages of each type went {"to_node", "from_node"}.
+    """
+    host, port = entrance.split(":")
+    secrets = {"node_secret": cluster.secret(HUB), "own_secret": cluster.secret(name)}
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*PYLN, "relay", stdin=pipe, stdout=pipe)
+    counts = {}
+    try:
+        process.stdin.write(json.dumps({"host": host, "port": int(port), **secrets}).encode() + b"\n")
+        async with asyncio.timeout(DIAL_S):
+            ready = json.loads(await process.stdout.readline())
+        yield f"127.0.0.1:{ready['port']}", counts
+        async with asyncio.timeout(DIAL_S):
+            said, _ = await process.communicate(b"")
+        for way, each in json.loads(said).items():
+            counts[way] = {int(kind): number for kind, number in each.items()}
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from onion import Lntor, published, until
-from onion_cluster import PATIENCE_S, Forwarder, OnionCluster, paying, pyln, require_pyln
+from onion_cluster import PATIENCE_S, Forwarder, OnionCluster, paying, pyln, pyln_transport, require_pyln
 
 from lnsim.demo_network import sessions
 from lnsim.metrics.recorder import Recorder
 from lnsim.swarm.swarm import Swarm, SwarmConfig
 from node.backend.identity import CHAIN_HASHES
 from node.runtime.runtime import SystemRuntime
+from node.wire.bolt2 import OpenChannel, UpdateAddHtlc, UpdateFulfillHtlc
 
 pytestmark = [pytest.mark.tor, pytest.mark.asyncio(loop_scope="module")]
 
@@ -68,27 +69,49 @@ async def entrance(network, onion):
 async def paid(network, onion, cluster):
     """The cluster, with payer and payee who have a channel each, opened through the onion address."""
     made = await Forwarder(network, onion, circuits=2).start()
-    await cluster.start_peers(made.address)
+    await asyncio.gather(*map(cluster.begin, cluster.peers[:2]))
+    await cluster.open_channels(cluster.peers[:2], made.address)
     yield cluster
     await made.stop()
 
 
 async def test_payments_go_on_through_the_onion_address_while_a_frontend_is_killed(paid):
-    loop = asyncio.get_running_loop()
-    payer = paid.peers[0].node_id
-    async with paying(paid) as traffic:
-        victim = (await sessions(paid))[payer]
-        paid.supervisor.children[victim].kill()
-        killed_s = loop.time()
-
-        async def elsewhere():
-            now = await sessions(paid)
-            return len(now) == len(paid.peers) and now[payer] != victim
-
-        await until(elsewhere, PATIENCE_S, "every peer has a session, the payer's at another frontend")
-        print(f"{victim} killed: its peers are back after {loop.time() - killed_s:.1f} s")
+    payer, payee = paid.running
+    async with paying(paid, payer, payee) as traffic:
+        await its_frontend_dies(paid, payer)
         await traffic.settle(PAYMENTS)
     print(f"payments: {dict(traffic.counts)}")
+
+
+async def its_frontend_dies(cluster, payer):
+    """The one that the payer's session is at; returns once all are back, the payer elsewhere."""
+    loop = asyncio.get_running_loop()
+    victim = (await sessions(cluster))[payer.node_id]
+    cluster.supervisor.children[victim].kill()
+    killed_s = loop.time()
+
+    async def elsewhere():
+        now = await sessions(cluster)
+        return {peer.node_id for peer in cluster.running} <= now.keys() and now[payer.node_id] != victim
+
+    await until(elsewhere, PATIENCE_S, "every peer has a session, the payer's at another frontend")
+    print(f"{victim} killed: its peers are back after {loop.time() - killed_s:.1f} s")
+
+
+async def test_a_channel_is_opened_and_pays_by_another_library_while_frontends_are_killed(paid, entrance):
+    require_pyln()
+    pyln_peer = paid.peers[2]
+    await paid.begin(pyln_peer)
+    async with pyln_transport(paid, pyln_peer.name, entrance) as (address, counts):
+        paid.supervisor.children[paid.frontends[0]].kill()
+        await paid.open_channels([pyln_peer], address)
+        async with paying(paid, pyln_peer, paid.peers[1]) as traffic:
+            await its_frontend_dies(paid, pyln_peer)
+            await traffic.settle(PAYMENTS)
+        print(f"payments by pyln: {dict(traffic.counts)}")
+    assert counts["to_node"][OpenChannel.number] == 1, counts
+    assert counts["to_node"][UpdateAddHtlc.number] >= PAYMENTS, counts
+    assert counts["from_node"][UpdateFulfillHtlc.number] >= PAYMENTS, counts
 
 
 async def test_another_library_comes_in_while_a_frontend_is_dead(cluster, lntor, entrance):
