@@ -1,5 +1,6 @@
 """Between the channels and the chain: funding, watching, publishing, blocks."""
 
+import asyncio
 from typing import Protocol, assert_never
 
 from node.backend.chain_client import ChainClient, ChainUnavailable, RpcError
@@ -20,6 +21,7 @@ from node.gossip.validation import FundingOutput
 from node.runtime import logs
 from node.runtime.runtime import Runtime
 
+TRIED_S = 10.0  # a bitcoind that is away gets it later; who asked need not wait for that
 MAX_PUBLISH_BLOCKS = 2_016  # a transaction that the chain refuses for two weeks will never be wanted
 FEE_TARGET_BLOCKS = 6
 FEE_CHANGE = 1.25  # an update_fee is worth its commitment when the rate is off by this factor
@@ -68,6 +70,7 @@ class ChainDesk:
         self._looking = False
         self._lookup = ChannelLookup(client)
         self._publishing: dict[bytes, tuple[bytes, str, int]] = {}  # txid -> transaction, why, tries
+        self._first_tries: dict[bytes, asyncio.Task[None]] = {}  # txid -> until it is answered
         self._public: dict[int, tuple[bytes, int]] = {}
         self.height = watcher.tip.height
         self.feerate_per_kw = default_feerate_per_kw
@@ -220,7 +223,14 @@ class ChainDesk:
         name = txid(tx)
         self._publishing[name] = (tx, why, 0)
         self.fundings.published(tx)
-        self._runtime.spawn(self._publish(name), "publish")
+        task = self._first_tries[name] = self._runtime.spawn(self._publish(name), "publish")
+        task.add_done_callback(lambda _: self._first_tries.pop(name, None))
+
+    async def tried(self, name: bytes) -> None:
+        """Until bitcoind has answered to this transaction for the first time, or has not within TRIED_S."""
+        task = self._first_tries.get(name)
+        if task is not None:
+            await asyncio.wait({task}, timeout=TRIED_S)
 
     def _publish_again(self) -> None:
         for name in list(self._publishing):

@@ -152,6 +152,7 @@ class Commands:
             kind=kind,
         )
         assert record.channel.funding is not None
+        await self._node.chain.tried(record.channel.funding.txid)  # who mines next finds it in the mempool
         return {
             "channel_id": record.channel.channel_id.hex(),
             "funding_txid": record.channel.funding.txid[::-1].hex(),

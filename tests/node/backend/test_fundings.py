@@ -144,6 +144,37 @@ async def opening_moved(bench, peer):
     return work.result()
 
 
+class Unhurried(CoreDouble):
+    """Takes transactions in only once it may."""
+
+    def __init__(self, node):
+        super().__init__(node)
+        self.may = asyncio.Event()
+
+    async def post(self, path, body, headers, timeout_s):
+        if b"sendrawtransaction" in body:
+            await self.may.wait()
+        return await super().post(path, body, headers, timeout_s)
+
+
+async def test_an_open_is_answered_once_bitcoind_has_the_transaction(tmp_path):
+    """Whoever has a block made then finds the channel's funding in it."""
+    node = EmbeddedNode(lambda: START_S, blocks=130)
+    core = Unhurried(node)
+    bench = await Bench(tmp_path / "node", core).start()
+    peer = bench.peer("bob")
+    await ready(bench, peer)
+    work = opening(bench, peer)
+    await bench.until(lambda: bench.backend.chain.unconfirmed == 1)
+    await bench.settle()
+    assert not work.done()
+    core.may.set()
+    await bench.until(work.done)
+    assert list(core.chain.mempool.entries) == [bench.record(peer).channel.funding.txid]
+    await bench.drop()
+    node.close()
+
+
 async def test_bitcoind_away_at_the_worst_moment_is_asked_again(core, users, tmp_path):
     bench = await Bench(tmp_path / "node", core).start()
     peer = bench.peer("bob")
