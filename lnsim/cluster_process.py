@@ -205,6 +205,7 @@ class Supervisor:
         self._report = report  # (kind, text): what a person should see
         self._restarts: set[asyncio.Task[None]] = set()
         self._every_pid: list[psutil.Process] = []
+        self._others = set(psutil.Process().children(recursive=True))  # there before us: not ours to end
 
     async def start(self, name: str, argv: Sequence[str], *, restart: bool = False) -> Child:
         child = self.children[name] = Child(name, argv, self._directory)
@@ -239,7 +240,7 @@ class Supervisor:
     def left_over(self) -> int:
         """How many processes of ours, or children of theirs, are still there."""
         own = [p for p in self._every_pid if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
-        below = psutil.Process().children(recursive=True)
+        below = set(psutil.Process().children(recursive=True)) - self._others
         return len({p.pid for p in (*own, *below)})
 
     def _remember(self, child: Child) -> None:

@@ -40,14 +40,13 @@ async def lntor(network, cluster):
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cluster(network, within, tmp_path_factory):
     made = OnionCluster(network, tmp_path_factory.mktemp("run"))
-    others = made.supervisor.left_over()  # the network's
     try:
         await made.start()
         yield made
     finally:
         await made.stop()
     assert not made.supervisor.given_up, made.said
-    assert made.supervisor.left_over() == others
+    assert made.supervisor.left_over() == 0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
