@@ -178,7 +178,7 @@ class Cluster(Hub):
         """`channels` is that section of every node's configuration; `tls`: the link is TLS over TCP."""
         super().__init__(directory, frontends, report)
         self.certificates = Certificates(directory / "certs") if tls else None
-        self._link_port = _free_port() if tls else 0
+        self._link_port = ReservedPort(LOOPBACK)  # of TLS
         self._channels = dict(channels or {})
         self.peers = [Peer(name) for name in peers]
         self.entrance: Entrance | None = None  # to be set before `start`
@@ -192,6 +192,7 @@ class Cluster(Hub):
 
     async def stop(self, first: Sequence[str] = ()) -> None:
         await super().stop([*first, *(peer.name for peer in self.peers)])
+        self._link_port.close()
 
     async def _start_hub(self) -> None:
         await self.start_chain(dict.fromkeys((HUB, *(peer.name for peer in self.peers)), Purse()))
@@ -210,7 +211,7 @@ class Cluster(Hub):
             return {}
         field = "link" if role is Role.BACKEND else "backend"
         return {
-            field: f"127.0.0.1:{self._link_port}",
+            field: f"127.0.0.1:{self._link_port.number}",
             "tls": self.certificates.section(name, role),
         }
 
@@ -222,21 +223,17 @@ class Cluster(Hub):
         await peer.begin(config)
 
 
-def _free_port() -> int:
-    """One that nobody has now."""
-    with socket.socket() as place:
-        place.bind(("127.0.0.1", 0))
-        number: int = place.getsockname()[1]
-        return number
-
-
 class ReservedPort:
-    """A port that is ours for the whole run: bound to share, never listening, so nobody else gets it meanwhile."""
+    """A port that is ours for the whole run: bound to share, never listening, so nobody else gets it meanwhile.
+
+    Many processes may listen there at once with SO_REUSEPORT, or one with SO_REUSEADDR.
+    """
 
     def __init__(self, host: str) -> None:
         """Raises Refused where this machine has no such address."""
         self._socket = socket.socket()
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, 1)
         try:
             self._socket.bind((host, 0))
         except OSError as error:

@@ -8,9 +8,10 @@ import time
 import aiohttp
 import msgspec
 import pytest
+from ports import free_port
 
 from lnsim.chain.server import ChainServer, ServerOptions
-from lnsim.cluster import _free_port, wait_until
+from lnsim.cluster import wait_until
 from lnsim.cluster_process import command
 
 pytestmark = pytest.mark.e2e
@@ -21,9 +22,9 @@ PATIENCE_S = 30.0  # only a failing test waits for so long
 def written(directory, **changes):
     config = {
         "data_dir": str(directory / "data"),
-        "admin": f"127.0.0.1:{_free_port()}",
+        "admin": f"127.0.0.1:{free_port()}",
         "bitcoind": {
-            "url": f"http://127.0.0.1:{_free_port()}",
+            "url": f"http://127.0.0.1:{free_port()}",
             "cookie_file": str(directory / "chain" / ".cookie"),
         },
         **changes,

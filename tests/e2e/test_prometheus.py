@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import pytest_asyncio
+from ports import free_port
 
 from lnsim.cluster import Hub, Purse, wait_until
 
@@ -98,13 +99,6 @@ def fetch(url: str) -> str:
             return answer.read().decode()
     except OSError:
         return ""
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        return place.getsockname()[1]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

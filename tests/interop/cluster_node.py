@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 from chain_rpc import JsonRpc
+from ports import free_port
 from processes import until
 
 START_S = 30
@@ -170,12 +171,3 @@ class ClusterNode:
             return len([c for c in known if all(c["updates"])]) >= channels
 
         await until(complete, 30, f"{self.name}: {channels} channels in the graph")
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -3,11 +3,11 @@
 import ast
 import json
 import signal
-import socket
 
 from chain_rpc import JsonRpc, RpcFailed
 from electrum_server import SAT, ElectrumServer
 from peers import CHANNEL_S, PAYMENT_S, START_S, Payment, PaymentFailed, Peer, PeerChannel
+from ports import free_port
 from processes import PEERS, until
 
 TREE = PEERS / "electrum"
@@ -164,9 +164,3 @@ def channel(fields: dict) -> PeerChannel:
         announced=False,
         funding=fields["channel_point"],
     )
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -1,7 +1,9 @@
 """`lnsim demo --tor`, as a user runs it: peers come by the onion address, and come again when tor was killed."""
 
 import json
+import os
 import subprocess
+import tempfile
 
 import pytest
 from onion import require_tor
@@ -14,8 +16,11 @@ HOLDING = {"msat_conserved": True, "htlcs_lost": 0, "channels_closed": 0, "proce
 
 
 def demo(*arguments):
+    """In a place of its own, short since sockets live in it: `lnsim demo kill` of another test must not find it."""
     argv = [*command("lnsim"), "demo", "--seed", "7", *arguments]
-    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=150)
+    with tempfile.TemporaryDirectory(prefix="t") as place:
+        environment = {**os.environ, "TMPDIR": place}
+        return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=150, env=environment)
 
 
 def test_payments_by_onion_while_tor_is_killed():
