@@ -68,13 +68,19 @@ class TorNetwork:
     It lives in a network namespace of its own where that is allowed, and else on ports of the machine's loopback.
     """
 
-    def __init__(self, *, namespace: bool = True, voting_interval_s: int = VOTING_INTERVAL_S) -> None:
-        """`voting_interval_s`: between votes after the first; at least 10, a divisor of a day."""
+    def __init__(
+        self, *, namespace: bool = True, voting_interval_s: int = VOTING_INTERVAL_S, relays: int = RELAYS
+    ) -> None:
+        """`voting_interval_s`: between votes after the first; at least 10, a divisor of a day.
+
+        `relays`: beside the authority, which is one too.
+        """
         self.directory = Path(tempfile.mkdtemp(prefix="tornet-"))  # short: a Unix socket's path has 108 bytes
         self.daemons: list[Daemon] = []
         self._namespace = _namespace() if namespace else None
         self._authority_line = ""
         self._voting_interval_s = voting_interval_s
+        self._relays = relays
 
     def __enter__(self) -> Self:
         try:
@@ -101,7 +107,7 @@ class TorNetwork:
         if not shutil.which("tor") or not shutil.which("tor-gencert"):
             raise Refused("there is no tor on this machine; Debian: apt-get install tor")
         authority = self._authority()
-        relays = [authority, *(self._relay(f"relay{number}") for number in range(RELAYS))]
+        relays = [authority, *(self._relay(f"relay{number}") for number in range(self._relays))]
         for each in relays:
             each.start()
         self._vote(authority, relays)
