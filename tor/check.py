@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tor import elsewhere, keyfile, plan, service
+from tor import admin, elsewhere, keyfile, plan, service
 from tor.config import Config, password
 from tor.control import Connection, TorRefused
 from tor.errors import Refused, Unavailable
@@ -155,8 +155,9 @@ def _reach(connection: Connection, config: Config) -> Iterator[Finding]:
 
 
 def _elsewhere(connection: Connection, config: Config) -> Iterator[Finding]:
-    """Whether another tor serves the same key: only the network knows."""
+    """Whether another tor serves the same key: only the network knows, and a running lntor can compare more of it."""
     if config.service.mode != "directory":
+        yield from _told_by_lntor(config)
         return
     directory = Path(config.service.directory)
     address = keyfile.address_in(directory)
@@ -165,14 +166,25 @@ def _elsewhere(connection: Connection, config: Config) -> Iterator[Finding]:
     try:
         options = connection.get_conf("HiddenServiceOptions")
         if plan.ports_of(options, config.service.directory) is not None:
-            if elsewhere.is_served_elsewhere(config, address):
+            told = [*_told_by_lntor(config)]
+            yield from told
+            if not told and elsewhere.is_served_elsewhere(config, address):
                 yield Finding(BAD, "key", ELSEWHERE)
-        elif elsewhere.fetch(config, address) is not None and not keyfile.has_served(directory, address):
+        elif elsewhere.ask(config, address).found is not None and not keyfile.has_served(directory, address):
             yield Finding(
                 WARNING, "key", "published lately, not from this host: is another tor still serving it?"
             )
     except Unavailable as error:
         yield Finding(WARNING, "key", f"whether another tor serves it could not be seen: {error}")
+
+
+def _told_by_lntor(config: Config) -> Iterator[Finding]:
+    try:
+        ago_s = admin.call(config.admin.socket, "GET", "/status")["served_elsewhere_ago_s"]
+    except (Refused, Unavailable):  # none runs, or it is not ours to ask
+        return
+    if ago_s is not None and ago_s < elsewhere.PUBLISHED_AGAIN_S:
+        yield Finding(BAD, "key", f"{ELSEWHERE} (seen {ago_s:.0f} s ago)")
 
 
 def _confined(process: Path) -> bool:

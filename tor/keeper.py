@@ -52,6 +52,7 @@ class State(Struct, frozen=True):
     uploads: int = 0
     failed_uploads: int = 0
     elsewhere_s: float | None = None  # when another tor was last seen to serve this key
+    compared_s: float | None = None  # when it could last be told whether one does
 
 
 class Connected(Struct, frozen=True):
@@ -96,6 +97,10 @@ class Elsewhere(Struct, frozen=True):
     """Another tor was seen to serve this key."""
 
 
+class Compared(Struct, frozen=True):
+    """What the network has was compared with what is known to be ours."""
+
+
 class Drain(Struct, frozen=True):
     address: str
     on: bool
@@ -109,7 +114,20 @@ class Tick(Struct, frozen=True):
     """Time has passed."""
 
 
-Event = Connected | Lost | Applied | Failed | Seen | Probed | Published | Elsewhere | Drain | Retarget | Tick
+Event = (
+    Connected
+    | Lost
+    | Applied
+    | Failed
+    | Seen
+    | Probed
+    | Published
+    | Elsewhere
+    | Compared
+    | Drain
+    | Retarget
+    | Tick
+)
 
 
 class Apply(Struct, frozen=True):
@@ -190,6 +208,8 @@ def _step(state: State, event: Event, now_s: float) -> tuple[State, Effects]:
             return _published(state, event, now_s)
         case Elsewhere():
             return replace(state, elsewhere_s=now_s), (Note("error", "served_elsewhere", {"why": ELSEWHERE}),)
+        case Compared():
+            return replace(state, compared_s=now_s), ()
         case Drain(address, on):
             return _drain(state, address, on)
         case Retarget(targets):

@@ -10,7 +10,7 @@ from pathlib import Path
 from tor import keyfile, plan
 from tor.config import Config
 from tor.control import Connection
-from tor.elsewhere import DIAL_S, DIALS, FETCH_S, answers, fetch
+from tor.elsewhere import DIAL_S, DIALS, FETCH_S, answers, ask
 from tor.errors import Unavailable
 
 # A tor that is not connected to its network yet can't ask; one that never is can't serve either, and harms nobody.
@@ -57,7 +57,7 @@ class Newcomer:
     def _is_published(self, address: str) -> bool:
         self._asked += 1
         try:
-            return fetch(self._config, address) is not None
+            return ask(self._config, address).found is not None
         except Unavailable:
             if self._asked < MAX_ASKED:
                 raise

@@ -13,12 +13,13 @@ import structlog
 from msgspec.structs import replace
 from prometheus_client import CollectorRegistry
 
-from tor import admin, elsewhere, keeper, keyfile, newcomer, service, status
+from tor import admin, keeper, keyfile, newcomer, service, status
 from tor.config import Config, Target, load
 from tor.control import CLOSED, Connection
 from tor.errors import Refused, Unavailable
 from tor.offload import off_loop
 from tor.probe import probe
+from tor.watch import KeyWatch
 
 TICK_S = 0.25
 MAX_ASKS = 8  # questions to tor in one piece of work, each with its own limit
@@ -40,6 +41,7 @@ class Server:
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._was_connected = False
         self._newcomer = newcomer.Newcomer(config)
+        self._key_watch = KeyWatch(config, self._off_loop)
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         holder = self._hold_key()
@@ -53,7 +55,7 @@ class Server:
             self._spawn(self._keep_connected())
             self._spawn(self._tick())
             if self.config.service.watch_key_s:
-                self._spawn(self._watch_key())
+                self._spawn(self._key_watch.run(self._served_address, self.post))
             ready()
             stopped = asyncio.ensure_future(stop.wait())
             stopped.add_done_callback(self._stopped)
@@ -190,6 +192,7 @@ class Server:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._key_watch.forget()
         self.post(keeper.Lost(why))
 
     async def _attend(self) -> None:
@@ -239,18 +242,8 @@ class Server:
         else:
             self.post(keeper.Applied(effect.term, effect.ports, address))
 
-    async def _watch_key(self) -> None:
-        """Nobody tells a tor that another one has its key: the network's directories know who published last."""
-        while True:
-            await asyncio.sleep(self.config.service.watch_key_s)
-            if self.state.published_s is None:
-                continue
-            work = partial(elsewhere.is_served_elsewhere, self.config, self.state.address)
-            try:
-                if await self._off_loop(work, elsewhere.FETCH_S):
-                    self.post(keeper.Elsewhere())
-            except (Unavailable, Refused, TimeoutError) as error:
-                self._log.debug("key_not_watched", why=str(error))
+    def _served_address(self) -> str:
+        return self.state.address if self.state.serving is not None else ""
 
     async def _off_loop(self, work: Callable[[], Any], more_s: float = 0.0) -> Any:
         return await off_loop(work, MAX_ASKS * self.config.control.timeout_s + more_s)
@@ -263,7 +256,10 @@ class Server:
         words = text.split()
         if words[0] != "HS_DESC":
             self._wake.set()
-        elif len(words) > 2 and (words[1] == "UPLOADED" or "REASON=UPLOAD_REJECTED" in words):
+            return
+        if len(words) > 2 and words[2] == self.state.address:
+            self._key_watch.hear(text)
+        if len(words) > 2 and (words[1] == "UPLOADED" or "REASON=UPLOAD_REJECTED" in words):
             self.post(keeper.Published(words[2], words[1] == "UPLOADED"))
             if words[1] == "UPLOADED" and words[2] == self.state.address:
                 self._note_served()

@@ -24,6 +24,7 @@ def status(state: State, config: Config, now_s: float) -> dict[str, Any]:
         "problem": state.problem or None,
         "published_ago_s": _ago_s(state.published_s, now_s),
         "served_elsewhere_ago_s": _ago_s(state.elsewhere_s, now_s),
+        "key_compared_ago_s": _ago_s(state.compared_s, now_s),
         "descriptor_uploads": state.uploads,
         "descriptor_failures": state.failed_uploads,
         "client_circuits": state.circuits,
