@@ -36,9 +36,11 @@ from node.runtime.runtime import SystemRuntime
 
 if TYPE_CHECKING:  # each command imports what its process runs, and nothing else
     from node.backend.backend import Backend
+    from node.backend.commands import Commands
     from node.backend.store import Store
     from node.frontend.frontend import Frontend
     from node.runtime.admin import Complaints
+    from node.runtime.http_server import HttpServer
     from node.runtime.metrics import Gather
 
     Part = tuple[Complaints, Gather]
@@ -251,9 +253,7 @@ async def _backend(
     runtime: SystemRuntime,
     stop: asyncio.Event,
 ) -> None:
-    from node.backend.api import Api
     from node.backend.backend import Backend
-    from node.runtime.http_server import HttpServer
     from node.runtime.zmq_client import ZmqHints
     from node.standalone import chain_client, lead, open_store
 
@@ -279,11 +279,7 @@ async def _backend(
         database.close()
         raise
     parts += _of_backend(node) if settings.admin else ()
-    server = HttpServer(
-        Api(node.commands, settings.api_password, settings.api_read_password).application,
-        settings.api_address,
-        (settings.tls.certificate, settings.tls.key) if settings.api_tls else None,
-    )
+    server = _api(node.commands, settings)
     try:
         if await _unless(_start(node, server), stop):
             link, api = settings.link_address, settings.api_address
@@ -313,16 +309,11 @@ async def _frontend(settings: FrontendConfig, name: str, runtime: SystemRuntime,
 async def _standalone(
     settings: StandaloneConfig, accept_older: bool, runtime: SystemRuntime, stop: asyncio.Event
 ) -> None:
-    from node.backend.api import Api
-    from node.runtime.http_server import HttpServer
     from node.standalone import Standalone
 
     node = Standalone(settings, runtime, accept_older=accept_older)
     api = settings.backend.api_address
-    application = Api(
-        node.commands, settings.backend.api_password, settings.backend.api_read_password
-    ).application
-    server = HttpServer(application, api)
+    server = _api(node.commands, settings.backend)
     place = settings.backend.admin
     parts = (*_of_backend(node.backend), *_of_frontend(node.frontend)) if place else ()
     watched = await _watched(place, parts)
@@ -334,6 +325,15 @@ async def _standalone(
         await watched.aclose()
         await server.stop()
         await node.stop()
+
+
+def _api(commands: "Commands", settings: BackendConfig) -> "HttpServer":
+    from node.backend.api import Api
+    from node.runtime.http_server import HttpServer
+
+    api = Api(commands, settings.api_password, settings.api_read_password, settings.api_onion_password)
+    files = (settings.tls.certificate, settings.tls.key) if settings.api_tls else None
+    return HttpServer(api.application, settings.api_address, files)
 
 
 def _of_backend(node: "Backend") -> "tuple[Part, ...]":

@@ -10,7 +10,8 @@ from msgspec.structs import replace
 from node.backend.channels import Channels, Record
 from node.backend.graph_keeper import GraphKeeper
 from node.backend.journal import Journal
-from node.backend.onion_file import OnionFile
+from node.backend.onion_file import onion_address
+from node.backend.onions import Onions
 from node.backend.session import Session
 from node.backend.store import Store, put
 from node.channel import effects as fx
@@ -22,10 +23,10 @@ from node.gossip import raw as gossip
 from node.gossip.graph import ChannelAdded, ChannelUpdated, NodeAnnounced
 from node.payment.invoice_fields import HintHop
 from node.payment.relay import OutgoingChannel
-from node.runtime.addresses import join_address, split_address
+from node.runtime.addresses import split_address
 from node.runtime.config import BackendConfig
 from node.runtime.runtime import Runtime
-from node.wire.addresses import decode_addresses, encode_address
+from node.wire.addresses import encode_address
 from node.wire.bolt7 import ChannelUpdate, NodeAnnouncement
 from node.wire.codec import encode
 from node.wire.features import Features
@@ -72,13 +73,14 @@ class Announcer:
         self._terms: dict[bytes, Terms] = {}  # the peer's, by channel id
         self._by_scid: dict[int, Record] = {}
         self._offline_since: dict[bytes, float] = {}
-        self._onion = OnionFile(runtime, config.tor)
+        self._onions = Onions(runtime, journal, config.tor)
 
     def load(self, store: Store) -> None:
         for channel_id, data in store.rows("SELECT channel_id, data FROM peer_terms"):
             assert isinstance(channel_id, bytes)
             assert isinstance(data, bytes)
             self._terms[channel_id] = msgpack.decode(data, type=Terms)
+        self._onions.load(store)
 
     # lookups
 
@@ -177,8 +179,8 @@ class Announcer:
 
     def sweep(self) -> None:
         """Now and then: channels whose peer went away or came back, and updates that grow old."""
-        if self._onion.is_watched:
-            self._runtime.spawn(self._look_for_onion(), "onion file")
+        if self._onions.is_due:
+            self._runtime.spawn(self._look_for_onions(), "onion addresses")
         now_s = self._runtime.now()
         for channel_id, raw in list(self._updates.items()):
             record = self._channels.by_id.get(channel_id)
@@ -199,11 +201,6 @@ class Announcer:
                 ours = known.update(int(self._node_id > record.node_id))
                 if ours is not None:
                     self._updates[record.channel.channel_id] = ours
-        node = self._keeper.graph.nodes.get(self._node_id)
-        if node is not None and node.announcement is not None:
-            before = decode_addresses(gossip.node_addresses(node.announcement))
-            said = (join_address(*each) for each in before)
-            self._onion.resume(each for each in said if each not in self._config.announce_addresses)
         self.sweep()
         if self._updates:
             self._announce_node()
@@ -249,11 +246,17 @@ class Announcer:
     @property
     def addresses(self) -> tuple[str, ...]:
         """Where we say that peers reach us."""
-        onion = (self._onion.address,) if self._onion.address else ()
-        return tuple(dict.fromkeys((*self._config.announce_addresses, *onion)))
+        return tuple(dict.fromkeys((*self._config.announce_addresses, *self._onions.addresses)))
 
-    async def _look_for_onion(self) -> None:
-        if await self._onion.look():
+    def tell_onion(self, address: str, *, announce: bool) -> bool:
+        """What lntor says: peers reach us there, or no longer do. Whether it is announced now. Raises Refused."""
+        onions = self._onions
+        if onions.hear(address) if announce else onions.withdraw(address):
+            self._announce_node()
+        return onion_address(address) in map(str.lower, self.addresses)
+
+    async def _look_for_onions(self) -> None:
+        if await self._onions.look():
             self._announce_node()
 
     def _announce_node(self) -> None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from node.backend.commands import CALLS, READS, Commands
+from node.backend.commands import CALLS, READS, TELLS, Commands
 from node.errors import Refused
 from node.runtime import logs
 
@@ -27,11 +27,13 @@ log = logs.get("api")
 class Api:
     """One application; every call is answered, whatever happens."""
 
-    def __init__(self, commands: Commands, password: str, read_password: str = "") -> None:
-        """Without a password everybody may do everything; `read_password` opens `READS` alone."""
+    def __init__(
+        self, commands: Commands, password: str, read_password: str = "", onion_password: str = ""
+    ) -> None:
+        """Without a password everybody may do everything; `read_password` opens `READS` alone, `onion_password` `TELLS`."""
         self._commands = commands
         self._password = password
-        self._read_password = read_password
+        self._opens = ((password, CALLS), (read_password, READS), (onion_password, TELLS))
         self._signatures = {name: inspect.signature(getattr(commands, name)) for name in CALLS}
 
     @property
@@ -45,7 +47,8 @@ class Api:
         if name not in self._signatures:
             return _json({"error": f"no such call; there are: {', '.join(CALLS)}"}, 404)
         if name not in allowed:
-            return _json({"error": f"{name}: this password only reads; ask with api_password"}, 403)
+            opens = "only reads" if allowed is READS else f"opens only {', '.join(allowed)}"
+            return _json({"error": f"{name}: this password {opens}; ask with api_password"}, 403)
         try:
             arguments = await self._arguments(request, name)
             return _json(await getattr(self._commands, name)(**arguments), 200)
@@ -79,10 +82,10 @@ class Api:
             _, _, secret = base64.b64decode(given.removeprefix("Basic ")).decode().partition(":")
         except ValueError:
             secret = ""
-        if hmac.compare_digest(secret.encode(), self._password.encode()):
-            return CALLS
-        reads = hmac.compare_digest(secret.encode(), self._read_password.encode())
-        return READS if reads and self._read_password else ()
+        for password, calls in self._opens:
+            if password and hmac.compare_digest(secret.encode(), password.encode()):
+                return calls
+        return ()
 
 
 def _checked(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Any]:

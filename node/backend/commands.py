@@ -73,6 +73,19 @@ class Commands:
             "channels": len(node.channels.by_id),
         }
 
+    async def onion_address(self, *, address: str = "", announce: bool = True) -> View:
+        """For lntor, which says again and again that peers reach us there, or no longer do; no address: only an answer."""
+        node = self._node
+        if not node.may_speak():
+            raise Refused("onion_address: this backend does not lead; ask the one that does")
+        if not address:
+            return {"address": "", "announced": False}
+        try:
+            announced = node.announcer.tell_onion(address, announce=announce)
+        except Refused as error:
+            raise Refused(f"onion_address: {error}") from error
+        return {"address": address, "announced": announced}
+
     async def backup(self, *, target: str) -> View:
         """A copy of the database, while everything goes on; `target` is a new file on the backend's host."""
         if not Path(target).is_absolute():
@@ -331,6 +344,9 @@ CALLS = tuple(name for name in vars(Commands) if not name.startswith("_"))
 READS = frozenset(
     {"getinfo", "cluster", "peers", "channels", "invoices", "payments", "received", "decode", "graph"}
 )
+
+# What may be asked with the password of a host that runs lntor, which strangers may reach and even take over.
+TELLS = frozenset({"onion_address"})
 
 
 def _hex(text: str, name: str, size: int = 32) -> bytes:

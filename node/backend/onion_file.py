@@ -1,60 +1,40 @@
-"""The onion address that lntor keeps in a file beside us: announced while it is there."""
+"""The file beside us in which lntor keeps an onion address, and what such an address has to look like."""
 
-from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
 from node.errors import MalformedMessage, Refused
 from node.runtime import logs
-from node.runtime.addresses import kind_of, split_address
+from node.runtime.addresses import join_address, kind_of, split_address
 from node.runtime.runtime import Runtime
-from node.runtime.tor_config import TorConfig
 from node.wire.addresses import encode_address
 
-GONE_AFTER_S = 600.0  # lntor or its host being restarted is not worth two announcements to the whole network
 MAX_SIZE = 200  # bytes: an address has 67
 
 log = logs.get("onion")
 
 
 class OnionFile:
-    def __init__(self, runtime: Runtime, config: TorConfig) -> None:
+    def __init__(self, runtime: Runtime, path: Path) -> None:
         self._runtime = runtime
-        self._path = (
-            Path(config.address_file).expanduser() if config.address_file and config.announce else None
-        )
-        self._seen_s = runtime.monotonic()
+        self._path = path
         self._complaint = ""
         self._looking = False
-        self.address = ""
 
-    @property
-    def is_watched(self) -> bool:
-        return self._path is not None
-
-    def resume(self, announced: Iterable[str]) -> None:
-        """After a restart: the onion address among those that we last announced holds until the file is gone for long."""
-        if self._path is not None:
-            self.address = next((each for each in announced if kind_of(each) == "onion"), "")
-
-    async def look(self) -> bool:
-        """Whether `address` has changed."""
-        if self._path is None or self._looking:
-            return False
+    async def look(self) -> str:
+        """The address in it, or nothing."""
+        if self._looking:
+            return ""
         self._looking = True
         try:
             found = await self._runtime.run_blocking("onion file", partial(_read, self._path))
-            self._seen_s, self._complaint = self._runtime.monotonic(), ""
-        except (OSError, MalformedMessage, Refused) as error:
+        except (OSError, Refused) as error:
             self._complain(error)
-            found = self.address if self._runtime.monotonic() - self._seen_s < GONE_AFTER_S else ""
+            return ""
         finally:
             self._looking = False
-        changed = found != self.address
-        if changed:
-            log.info("onion_address", address=found or None, before=self.address or None)
-        self.address = found
-        return changed
+        self._complaint = ""
+        return found
 
     def _complain(self, error: Exception) -> None:
         """Once for each cause."""
@@ -64,11 +44,20 @@ class OnionFile:
         self._complaint = complaint
 
 
+def onion_address(text: str) -> str:
+    """The v3 onion address and port in `text`, in the one form that we keep. Raises Refused."""
+    remedy = "ADDRESS.onion:PORT is what `lntor address` prints"
+    if kind_of(text) != "onion":
+        raise Refused(f'"{text}" is no onion address; {remedy}')
+    try:
+        _, host, port = split_address(text)
+        encode_address(host, port)
+    except (Refused, MalformedMessage) as error:
+        raise Refused(f"{error}; {remedy}") from error
+    return join_address(host.lower(), port)
+
+
 def _read(path: Path) -> str:
-    """Raises OSError, MalformedMessage or Refused."""
+    """Raises OSError or Refused."""
     with path.open("rb") as file:
-        address = file.read(MAX_SIZE).decode("ascii", "replace").strip()
-    if kind_of(address) != "onion":
-        raise Refused("holds no onion address")
-    encode_address(*split_address(address)[1:])
-    return address.lower()
+        return onion_address(file.read(MAX_SIZE).decode("ascii", "replace").strip())

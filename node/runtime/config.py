@@ -149,6 +149,10 @@ class BackendConfig(Section, frozen=True):
     api: Annotated[str, about("where the HTTP API listens; empty: DATA_DIR/api.sock")] = ""
     api_password: Annotated[str, about("asked for by the API where it listens on TCP")] = ""
     api_read_password: Annotated[str, about("opens only those calls that change nothing")] = ""
+    api_onion_password: Annotated[
+        str,
+        about("for lntor on another host: opens onion_address alone, by which it has its address announced"),
+    ] = ""
     api_tls: Annotated[bool, about("the API on TCP speaks TLS, with the certificate of tls")] = False
     handshakes: Annotated[
         str,
@@ -427,11 +431,14 @@ def _check_api(config: Section, source: str) -> None:
         return
     if split_address(config.api_address)[0] == "tcp" and not config.api_password:
         raise Refused(f"{source}: api: listens on TCP for everybody; set api_password, or use unix:PATH")
-    if config.api_read_password and config.api_read_password == config.api_password:
-        raise Refused(f"{source}: api_read_password: is api_password; choose another one")
-    if config.api_read_password and not config.api_password:
-        raise Refused(
-            f"{source}: api_read_password: without api_password everybody may do everything; set both"
-        )
+    taken = {config.api_password: "api_password"}
+    for field in ("api_read_password", "api_onion_password"):
+        if not (password := getattr(config, field)):
+            continue
+        if not config.api_password:
+            raise Refused(f"{source}: {field}: without api_password everybody may do everything; set both")
+        if password in taken:
+            raise Refused(f"{source}: {field}: is {taken[password]}; choose another one")
+        taken[password] = field
     if config.api_tls and not config.tls.configured:
         raise Refused(f"{source}: api_tls: needs tls.certificate and tls.key; `lnnode certs` makes them")

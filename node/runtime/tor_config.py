@@ -35,7 +35,9 @@ class TorConfig(Section, frozen=True):
     address_file: Annotated[
         str, about("file in which lntor keeps the onion address (its service.address_file); empty: none")
     ] = ""
-    announce: Annotated[bool, about("the node_announcement carries the address of address_file")] = True
+    announce: Annotated[
+        bool, about("the node_announcement carries what lntor tells of, by address_file or by the API")
+    ] = True
 
 
 def check_announced(addresses: tuple[str, ...], source: str) -> None:

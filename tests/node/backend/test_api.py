@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from node.backend.api import Api
-from node.backend.commands import CALLS, READS, Commands
+from node.backend.commands import CALLS, READS, TELLS, Commands
 from node.errors import Refused
 from node.runtime.http_server import HttpServer
 
@@ -17,6 +17,9 @@ class FewCommands(Commands):
 
     async def getinfo(self):
         return {"node_id": "02"}
+
+    async def onion_address(self, *, address: str = "", announce: bool = True):
+        return {"address": address, "announced": announce}
 
     async def keysend(
         self, *, node_id: str, amount_msat: int, max_fee_msat: int | None = None, timeout_s: float = 60.0
@@ -34,7 +37,8 @@ class FewCommands(Commands):
 async def api(tmp_path):
     """`await api("getinfo", {...})`: the status and the answer."""
     server = HttpServer(
-        Api(FewCommands(), "pass word", "eyes only").application, f"unix:{tmp_path / 'api.sock'}"
+        Api(FewCommands(), "pass word", "eyes only", "tor alone").application,
+        f"unix:{tmp_path / 'api.sock'}",
     )
     await server.start()
     connector = aiohttp.UnixConnector(str(tmp_path / "api.sock"))
@@ -73,11 +77,31 @@ async def test_the_password_for_reading_opens_what_changes_nothing(api) -> None:
     assert (status, answer["error"]) == (403, "keysend: this password only reads; ask with api_password")
 
 
+@pytest.mark.parametrize(
+    ("password", "opens"),
+    [("pass word", set(CALLS)), ("eyes only", READS), ("tor alone", TELLS), ("no", set())],
+)
+async def test_each_password_opens_its_calls_and_no_other(api, password, opens) -> None:
+    """An argument that no call knows: what is open says so, and nothing happens."""
+    statuses = {name: (await api(name, {"no_such": 1}, password=password))[0] for name in CALLS}
+    assert {name for name, status in statuses.items() if status == 400} == opens
+    assert {status for name, status in statuses.items() if name not in opens} <= {403 if opens else 401}
+
+
+async def test_the_password_of_a_tor_host_opens_what_it_needs_alone(api) -> None:
+    told = {"address": "x.onion:9735"}
+    assert await api("onion_address", told, password="tor alone") == (200, {**told, "announced": True})
+    status, answer = await api("getinfo", password="tor alone")
+    assert status == 403
+    assert answer["error"] == "getinfo: this password opens only onion_address; ask with api_password"
+    assert READS.isdisjoint(TELLS)
+
+
 def test_only_these_calls_are_not_for_reading() -> None:
     """A new call is for the owner alone until somebody decides otherwise, here."""
     assert set(CALLS) - READS == {
         "backup", "drain", "undrain", "stop", "connect", "disconnect", "open", "close", "forceclose",
-        "invoice", "settle", "cancel", "pay", "keysend",
+        "invoice", "settle", "cancel", "pay", "keysend", "onion_address",
     }  # fmt: skip
     assert set(CALLS) >= READS
 

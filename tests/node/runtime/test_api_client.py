@@ -97,12 +97,20 @@ def test_a_configuration_says_where_its_api_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "says"),
+    ("field", "settings", "says"),
     [
-        ({"LNNODE_API_PASSWORD": "x", "LNNODE_API_READ_PASSWORD": "x"}, "is api_password; choose another"),
-        ({"LNNODE_API_READ_PASSWORD": "x"}, "without api_password everybody may do everything"),
+        ("read", {"PASSWORD": "x", "READ_PASSWORD": "x"}, "is api_password; choose another"),
+        ("onion", {"PASSWORD": "x", "ONION_PASSWORD": "x"}, "is api_password; choose another"),
+        (
+            "onion",
+            {"PASSWORD": "x", "READ_PASSWORD": "y", "ONION_PASSWORD": "y"},
+            "is api_read_password; cho",
+        ),
+        ("read", {"READ_PASSWORD": "x"}, "without api_password everybody may do everything"),
+        ("onion", {"ONION_PASSWORD": "x"}, "without api_password everybody may do everything"),
     ],
 )
-def test_a_password_for_reading_needs_one_for_the_rest(settings, says) -> None:
-    with pytest.raises(Refused, match=f"api_read_password: {says}"):
-        load(BackendConfig, None, {"LNNODE_BITCOIND__USER": "u", **settings})
+def test_a_password_for_a_part_needs_one_for_the_rest(field, settings, says) -> None:
+    environment = {f"LNNODE_API_{name}": value for name, value in settings.items()}
+    with pytest.raises(Refused, match=f"api_{field}_password: {says}"):
+        load(BackendConfig, None, {"LNNODE_BITCOIND__USER": "u", **environment})
