@@ -10,7 +10,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from tor import admin, elsewhere, keyfile, plan, service
+from tor import admin, backend, elsewhere, keyfile, plan, service
 from tor.config import Config, password
 from tor.control import Connection, TorRefused
 from tor.errors import Refused, Unavailable
@@ -45,7 +45,33 @@ async def findings(config: Config) -> list[Finding]:
     for target, (ok, why) in zip(config.targets, checks, strict=True):
         text = "answers" if ok else f"{why}; start this frontend, or take it out of targets"
         found.append(Finding(GOOD if ok else BAD, f"target {target.address}", text))
-    return found
+    return found + await _backends(config)
+
+
+async def _backends(config: Config) -> list[Finding]:
+    """Each is asked, so that a standby's wrong password is seen before it leads."""
+    settings, announce = config.backend, config.service.announce
+    found, silent = [], []
+    for api in settings.apis:
+        about = f"backend {api}"
+        try:
+            await off_loop(partial(backend.ask, settings, api, announce=announce), backend.limit_s(settings))
+        except Refused as error:
+            found.append(Finding(BAD, about, _without(api, error)))
+        except (Unavailable, TimeoutError) as error:
+            silent.append((about, _without(api, error) or "took too long"))
+        else:
+            what = "takes the address" if announce else "is told that nothing is announced"
+            found.append(Finding(GOOD, about, what))
+    leads = any(each.level == GOOD for each in found)
+    level, hint = (
+        (WARNING, "right for a standby") if leads else (BAD, "start it, or mend backend.api or the firewall")
+    )
+    return found + [Finding(level, about, f"{why}; {hint}") for about, why in silent]
+
+
+def _without(api: str, error: Exception) -> str:
+    return str(error).removeprefix(f"{api}: ")
 
 
 def _key(config: Config) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 Options that are tor's own keep the name that tor's manual has for them, in lower case and with underscores.
 """
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -13,6 +14,7 @@ from msgspec import Meta, Struct
 
 from tor.errors import Refused
 
+MAX_APIS = 8  # a backend and its standbys, each of which may take its time to say no
 MAX_PORT_LINES = 256  # weights repeat lines; a list in tor is no place for thousands
 # tor reads a target as a word of a line: what would end the word has no place in a path.
 PLAIN_PATH = re.compile(r"/[\w./@:+,-]+")
@@ -57,7 +59,9 @@ class Service(Section, frozen=True):
         str, about("ephemeral mode: the service's key, in the format of tor's own key file")
     ] = ""
     port: Annotated[int, about("the port of the onion address", ge=1, le=65535)] = 9735
-    announce: Annotated[bool, about("write address_file; false removes it")] = True
+    announce: Annotated[
+        bool, about("announce the address by address_file and backend.api; false takes it back")
+    ] = True
     address_file: Annotated[
         str, about("file that holds ADDRESS.onion:PORT while it is announced; empty: none")
     ] = ""
@@ -134,6 +138,23 @@ class Admin(Section, frozen=True):
     metrics: Annotated[str, about("HOST:PORT for Prometheus, metrics only; empty: none")] = ""
 
 
+class Backend(Section, frozen=True):
+    api: Annotated[
+        str | tuple[str, ...],
+        about(
+            "API of the backend, HOST:PORT or unix:PATH, that is told of the address; a list, with those of its standbys"
+        ),
+    ] = ()
+    authority: Annotated[
+        str, about("authority.pem of the `lnnode certs` that made the backend's certificate; empty: no TLS")
+    ] = ""
+    password_file: Annotated[str, about("file whose first line is the backend's api_onion_password")] = ""
+
+    @property
+    def apis(self) -> tuple[str, ...]:
+        return ((self.api,) if self.api else ()) if isinstance(self.api, str) else self.api
+
+
 class Log(Section, frozen=True):
     level: Annotated[str, about("debug, info, warning or error", pattern="^(debug|info|warning|error)$")] = (
         "info"
@@ -150,6 +171,7 @@ class Config(Section, frozen=True):
         Target(address="127.0.0.1:9735"),
     )
     check: Check = Check()
+    backend: Backend = Backend()
     admin: Admin = Admin()
     log: Log = Log()
 
@@ -176,6 +198,7 @@ def check(config: Config) -> None:
     """What the types can't say. Raises Refused."""
     _check_control(config.control)
     _check_service(config.service)
+    _check_backend(config.backend)
     seen: set[str] = set()
     for number, target in enumerate(config.targets):
         field = f"targets[{number}]"
@@ -221,6 +244,35 @@ def _check_service(service: Service) -> None:
             raise Refused(f"service.{name}: tor has it for directory mode only; set service.mode: directory")
 
 
+def _check_backend(backend: Backend) -> None:
+    """Whoever hears the password can have any address announced: it is not for a network to hear."""
+    if len(backend.apis) > MAX_APIS:
+        raise Refused(f"backend.api: more than {MAX_APIS}; name those of one node")
+    if not backend.apis and (backend.authority or backend.password_file):
+        raise Refused("backend.api: is missing; say where the backend's API listens, HOST:PORT")
+    for address in backend.apis:
+        if address.startswith("unix:"):
+            _check_path(address.removeprefix("unix:"), "backend.api")
+            continue
+        host, _ = split_address(address, "backend.api")
+        if not backend.password_file:
+            raise Refused(
+                "backend.password_file: is missing; name a file that holds the backend's api_onion_password"
+            )
+        if not backend.authority and not is_loopback(host):
+            raise Refused(
+                f"backend.authority: is missing: the password would go to {address} in clear; set api_tls at the "
+                "backend, and name a copy of its authority.pem here"
+            )
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def check_target(address: str, field: str) -> None:
     if address.startswith("unix:"):
         _check_path(address.removeprefix("unix:"), field)
@@ -261,11 +313,16 @@ def password(control: Control) -> str:
     """The control password, or "". Raises Refused where its file can't be read."""
     if not control.password_file:
         return control.password
+    return first_line(control.password_file, "control.password_file")
+
+
+def first_line(path: str, field: str) -> str:
+    """Raises Refused where the file can't be read."""
     try:
-        return (Path(control.password_file).read_text().splitlines() or [""])[0]
+        return (Path(path).read_text().splitlines() or [""])[0]
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "is no text"
-        raise Refused(f"control.password_file: {control.password_file}: {why}") from error
+        raise Refused(f"{field}: {path}: {why}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from tor.control import CLOSED, Connection
 from tor.errors import Refused, Unavailable
 from tor.offload import off_loop
 from tor.probe import probe
+from tor.publisher import Publisher
+from tor.publishing import Tick as PublisherTick
 from tor.watch import KeyWatch
 
 TICK_S = 0.25
@@ -42,6 +44,7 @@ class Server:
         self._was_connected = False
         self._newcomer = newcomer.Newcomer(config)
         self._key_watch = KeyWatch(config, self._off_loop)
+        self.publisher = Publisher(config, self._spawn)
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None] = lambda: None) -> None:
         holder = self._hold_key()
@@ -49,6 +52,7 @@ class Server:
         try:
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
             self._announce(None)
+            self.publisher.start()
             for endpoint in endpoints:
                 endpoint.start()
             self._watch_targets()
@@ -73,11 +77,12 @@ class Server:
                     getattr(self._log, level)(name, **facts)
                 case keeper.Announce(address):
                     self._announce(address)
+                    self.publisher.serves(address)
                 case keeper.Apply():
                     self._spawn(self._apply(effect))
 
     def picture(self) -> dict[str, Any]:
-        return status.status(self.state, self.config, time.monotonic())
+        return status.status(self.state, self.config, time.monotonic(), self.publisher.state)
 
     def drain(self, address: str, on: bool) -> None:
         if address not in {target.address for target in self.state.targets}:
@@ -135,6 +140,7 @@ class Server:
         await asyncio.gather(*tasks, return_exceptions=True)
         for endpoint in endpoints:
             await endpoint.stop()
+        await self.publisher.end()
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -149,6 +155,7 @@ class Server:
         while True:
             await asyncio.sleep(TICK_S)
             self.post(keeper.Tick())
+            self.publisher.post(PublisherTick())
 
     def _reload(self) -> None:
         """SIGHUP: the targets of the configuration file; all else stays until a restart."""

@@ -7,12 +7,14 @@ from typing import Any, Protocol
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
+from tor import publishing
 from tor.config import Config
 from tor.elsewhere import PUBLISHED_AGAIN_S
 from tor.keeper import ELSEWHERE, State, wanted
+from tor.publisher import Publisher
 
 
-def status(state: State, config: Config, now_s: float) -> dict[str, Any]:
+def status(state: State, config: Config, now_s: float, told: publishing.State) -> dict[str, Any]:
     """One picture of the service; times are seconds ago."""
     return {
         "address": f"{state.address}.onion:{config.service.port}" if state.address else None,
@@ -25,6 +27,7 @@ def status(state: State, config: Config, now_s: float) -> dict[str, Any]:
         "published_ago_s": _ago_s(state.published_s, now_s),
         "served_elsewhere_ago_s": _ago_s(state.elsewhere_s, now_s),
         "key_compared_ago_s": _ago_s(state.compared_s, now_s),
+        "backend": _backend(told, now_s) if config.backend.apis else None,
         "descriptor_uploads": state.uploads,
         "descriptor_failures": state.failed_uploads,
         "client_circuits": state.circuits,
@@ -52,6 +55,8 @@ def text(picture: dict[str, Any]) -> str:
         f"descriptor  {_published(picture)}",
         f"circuits    {picture['client_circuits']} of clients",
     ]
+    if picture["backend"] is not None:
+        lines.append(f"announced   {_announced(picture['backend'])}")
     if not picture["anonymous"]:
         lines.append("WARNING     single hop mode: this service is NOT ANONYMOUS")
     if picture["served_elsewhere_ago_s"] is not None:
@@ -60,6 +65,27 @@ def text(picture: dict[str, Any]) -> str:
         lines.append(f"problem     {picture['problem']}")
     lines += [_target(each) for each in picture["targets"]]
     return "\n".join(lines)
+
+
+def _backend(told: publishing.State, now_s: float) -> dict[str, Any]:
+    said = told.announced is not None
+    return {
+        "announce": told.announce,
+        "announced": publishing.is_announced(told),
+        "api": told.api or None,
+        "told_ago_s": round(now_s - told.told_s, 1) if said else None,
+        "problem": told.problem or None,
+    }
+
+
+def _announced(backend: dict[str, Any]) -> str:
+    ago_s, problem = backend["told_ago_s"], backend["problem"]
+    when = "never so far" if ago_s is None else f"{ago_s:.0f} s ago by {backend['api']}"
+    if problem:
+        return f"PROBLEM: {problem} (last taken: {when})"
+    if ago_s is None:
+        return "not yet: the backend is told once tor has the service"
+    return f"{'yes' if backend['announced'] else 'no, by service.announce'}; taken {when}"
 
 
 def _ago_s(at_s: float | None, now_s: float) -> float | None:
@@ -90,6 +116,12 @@ class HasState(Protocol):
     @property
     def state(self) -> State: ...
 
+    @property
+    def config(self) -> Config: ...
+
+    @property
+    def publisher(self) -> Publisher: ...
+
 
 class Metrics(Collector):
     """Figures of the state at the moment when they are asked for."""
@@ -106,6 +138,9 @@ class Metrics(Collector):
             "client_circuits": ("rendezvous circuits of clients", state.circuits),
             "served_elsewhere": ("another tor served this key within three hours", _elsewhere(state)),
         }
+        if self._keeper.config.backend.apis:
+            told = publishing.is_announced(self._keeper.publisher.state)
+            figures["announced"] = ("the backend took the address when it was told last", told)
         for name, (about, value) in figures.items():
             yield GaugeMetricFamily(f"lntor_{name}", about, float(value))
         yield CounterMetricFamily("lntor_control_connections", "control connections made", float(state.term))

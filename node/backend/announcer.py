@@ -251,6 +251,9 @@ class Announcer:
     def tell_onion(self, address: str, *, announce: bool) -> bool:
         """What lntor says: peers reach us there, or no longer do. Whether it is announced now. Raises Refused."""
         onions = self._onions
+        if not address:
+            onions.check(announce=announce)
+            return False
         if onions.hear(address) if announce else onions.withdraw(address):
             self._announce_node()
         return onion_address(address) in map(str.lower, self.addresses)

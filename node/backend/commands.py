@@ -78,8 +78,6 @@ class Commands:
         node = self._node
         if not node.may_speak():
             raise Refused("onion_address: this backend does not lead; ask the one that does")
-        if not address:
-            return {"address": "", "announced": False}
         try:
             announced = node.announcer.tell_onion(address, announce=announce)
         except Refused as error:

@@ -65,6 +65,13 @@ class Onions:
             self._keep()
         return is_new
 
+    def check(self, *, announce: bool) -> None:
+        """Raises Refused where nothing may be announced."""
+        if announce and not self._announce:
+            raise Refused(
+                "tor.announce is false at the backend; set it to true there, and restart the backend"
+            )
+
     def withdraw(self, text: str) -> bool:
         """Whether `addresses` has changed; what the file holds stays. Raises Refused."""
         address = onion_address(text)

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from onion import published, until, visit
 
-from tor import keyfile
+from tor import keyfile, publishing
 from tor.config import Config
 from tor.descriptor import Answer, Descriptor, answer, parse
 from tor.elsewhere import PUBLISHED_AGAIN_S
@@ -67,7 +67,7 @@ def test_a_host_remembers_what_it_published(tmp_path, monkeypatch):
 
 
 def figure(state):
-    figures = {each.name: each for each in Metrics(SimpleNamespace(state=state)).collect()}
+    figures = {each.name: each for each in Metrics(SimpleNamespace(state=state, config=Config())).collect()}
     return figures["lntor_served_elsewhere"].samples[0].value
 
 
@@ -78,7 +78,9 @@ def test_another_tor_is_told_of_until_what_it_published_is_forgotten():
     after, notes = step(before, Elsewhere(), now_s)
     assert [each.event for each in notes if isinstance(each, Note)] == ["served_elsewhere"]
     assert figure(after) == 1
-    assert "another tor serves this key" in text(status(after, Config(), now_s + 7))
+    assert "another tor serves this key" in text(
+        status(after, Config(), now_s + 7, publishing.State(announce=True))
+    )
     assert figure(replace(after, elsewhere_s=now_s - PUBLISHED_AGAIN_S - 1)) == 0
 
 

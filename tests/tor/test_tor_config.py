@@ -47,6 +47,18 @@ def loaded(tmp_path, text):
         ("control: {adress: x}", "unknown field"),
         ("control: {address: nowhere}", "control.address"),
         ("control: {password: a, password_file: b}", "keep one"),
+        ("backend: {authority: /a}", "backend.api: is missing"),
+        ("backend: {password_file: /p}", "backend.api: is missing"),
+        ("backend: {api: nowhere, password_file: /p}", "backend.api"),
+        ("backend: {api: 'unix:relative'}", "backend.api"),
+        ("backend: {api: '127.0.0.1:1'}", "backend.password_file: is missing"),
+        (
+            "backend: {api: '10.0.0.2:1', password_file: /p}",
+            "backend.authority: is missing: the password would go",
+        ),
+        ("backend: {api: ['127.0.0.1:1', 'b.example:1'], password_file: /p}", "to b.example:1 in clear"),
+        ("backend: {api: ['127.0.0.1:1', 5], password_file: /p}", "backend.api"),
+        ("backend: {api: [" + "'[::1]:1'," * 9 + "], password_file: /p}", "more than 8"),
         ("targets: [", "is not YAML"),
         ("just text", "mapping"),
     ],
@@ -61,6 +73,23 @@ def test_what_is_wrong_is_named_with_its_file_and_field(tmp_path, text, says):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(Refused, match="No such file"):
         load(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("section", "apis"),
+    [
+        ("{}", ()),
+        ("{api: 'unix:/run/lnnode/api.sock'}", ("unix:/run/lnnode/api.sock",)),
+        ("{api: '127.0.0.1:9741', password_file: /p}", ("127.0.0.1:9741",)),
+        ("{api: ['[::1]:1', 'localhost:2'], password_file: /p}", ("[::1]:1", "localhost:2")),
+        (
+            "{api: ['b.example:1', '10.0.0.3:2'], password_file: /p, authority: /a}",
+            ("b.example:1", "10.0.0.3:2"),
+        ),
+    ],
+)
+def test_where_the_backend_is(tmp_path, section, apis):
+    assert loaded(tmp_path, f"backend: {section}").backend.apis == apis
 
 
 def test_every_default_is_documented_and_valid():

@@ -245,6 +245,8 @@ async def test_a_backend_that_is_to_announce_none_says_so_and_forgets_what_it_ha
         Refused, match=r"onion_address: tor\.announce is false at the backend; set it to true"
     ):
         await world.tell(FIRST)
+    with pytest.raises(Refused, match=r"tor\.announce is false"):  # `lntor check` hears of it, too
+        await world.commands.onion_address()
     assert not await world.tell(FIRST, announce=False)
     world.announce = True
     world.start()
