@@ -1,13 +1,19 @@
 """Backend and frontends over TLS, real processes: peers connect and pay; a certificate revoked meanwhile ends its link."""
 
+import asyncio
 import datetime as dt
 
+import msgspec
 import pytest
 import pytest_asyncio
 
-from lnsim.cluster import Cluster, wait_until
+from lnsim.api_client import CallFailed, NodeApi
+from lnsim.cluster import Cluster, ReservedPort, wait_until
+from lnsim.cluster_peer import peer_config
+from lnsim.cluster_process import command
 from lnsim.demo_network import Network, sessions
-from node.runtime.certificates import read_certificate, revocations
+from node.runtime.api_client import Api, call
+from node.runtime.certificates import Role, read_certificate, revocations
 
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module")]
 
@@ -38,6 +44,28 @@ async def test_peers_pay_through_a_link_of_tls(cluster: Cluster):
     assert await pays(cluster)
     links = (await cluster.api.call("getinfo"))["frontends"]
     assert sorted(link["id"] for link in links) == ["f1", "f2"]
+
+
+async def test_a_standalone_nodes_api_takes_no_password_in_clear(cluster: Cluster, tmp_path):
+    await cluster.chain.call("createwallet", "alone")
+    config = peer_config(tmp_path, "alone", cluster.endpoint, 1.0)
+    tls = cluster.certificates.section("alone", Role.BACKEND)
+    port = ReservedPort("127.0.0.1")
+    config["backend"] |= {
+        "api": f"127.0.0.1:{port.number}",
+        "api_password": "sesame",
+        "api_tls": True,
+        "tls": tls,
+    }
+    port.close()
+    path = tmp_path / "alone.yaml"
+    path.write_bytes(msgspec.yaml.encode(config))
+    started = await cluster.supervisor.start("alone", [*command("lnnode"), "standalone", str(path)])
+    api = Api(started.ready["api"], "sesame", tls["authority"])
+    assert (await asyncio.to_thread(call, api, "getinfo"))["alias"] == "alone"
+    with pytest.raises(CallFailed):
+        await NodeApi(api.address, "sesame").call("getinfo")
+    await cluster.supervisor.stop(["alone"])
 
 
 async def test_a_frontend_that_is_revoked_while_it_runs_is_out_and_its_peers_go_elsewhere(cluster: Cluster):
