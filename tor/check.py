@@ -63,10 +63,9 @@ async def _backends(config: Config) -> list[Finding]:
         else:
             what = "takes the address" if announce else "is told that nothing is announced"
             found.append(Finding(GOOD, about, what))
-    leads = any(each.level == GOOD for each in found)
-    level, hint = (
-        (WARNING, "right for a standby") if leads else (BAD, "start it, or mend backend.api or the firewall")
-    )
+    level, hint = BAD, "start it, or mend backend.api or the firewall"
+    if found:  # one of them is there
+        level, hint = WARNING, "right for a standby"
     return found + [Finding(level, about, f"{why}; {hint}") for about, why in silent]
 
 

@@ -115,10 +115,7 @@ async def test_the_address_is_announced_and_taken_out_over_the_api(site, lntor):
     await shown(lntor, lambda backend: backend["announced"], "taken by the backend")
     address = lntor.status()["address"]
     await site.announces(address)
-    assert (
-        f"announced   yes; taken {lntor.status()['backend']['told_ago_s']:.0f}"
-        in (await lntor.call("status"))[1]
-    )
+    assert "announced   yes; taken " in (await lntor.call("status"))[1]
     assert f"ok      backend {site.api.address}: takes the address" in (await lntor.call("check"))[1]
 
     site.hub.supervisor.children["backend"].kill()
@@ -151,5 +148,5 @@ async def test_a_wrong_password_is_said_wherever_an_operator_looks_and_mended_wi
     assert re.search(rf"^BAD +backend {site.api.address}: wrong password; write", found, re.MULTILINE)
     password(lntor, "onion alone")
     await shown(lntor, lambda backend: backend["announced"], "taken, with the right one")
-    await site.announces(lntor.status()["address"])
+    assert lntor.status()["address"] in await site.addresses()
     assert lntor.log.read_text().count("wrong password") == 1

@@ -373,8 +373,8 @@ async def test_check_asks_each_of_them_and_changes_nothing(place, tmp_path):
             WARNING, f"backend {silent}", "nobody answers (Connection refused); right for a standby"
         )  # fmt: skip
         assert {address for address, _ in node.told} == {""}
-        wrong = await checked(settings_for(place, leads, password="wrong"), tmp_path)
-        assert wrong[0][0] == BAD
+        wrong = await checked(settings_for(place, silent, leads, password="wrong"), tmp_path)
+        assert [level for level, _, _ in wrong] == [BAD, WARNING]
         assert "wrong password" in wrong[0][2]
     (nobody,) = await checked(settings_for(place, leads), tmp_path)
     assert nobody[0] == BAD
