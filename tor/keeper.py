@@ -39,6 +39,7 @@ class State(Struct, frozen=True):
     targets: tuple[Watched, ...]
     term: int = 0  # counts control connections: what an old one says is void
     connected: bool = False
+    told: bool = False  # on this connection; what tor had before may be of another configuration
     serving: tuple[str, ...] | None = None  # the port lines that tor has
     busy: bool = False
     applied_s: float = 0.0
@@ -223,6 +224,7 @@ def _connected(state: State, tor_version: str) -> tuple[State, Effects]:
         state,
         term=state.term + 1,
         connected=True,
+        told=False,
         serving=None,
         busy=False,
         tor_version=tor_version,
@@ -244,6 +246,7 @@ def _applied(state: State, event: Applied, now_s: float) -> tuple[State, Effects
     after = replace(
         state,
         busy=False,
+        told=True,
         serving=event.ports,
         address=event.address,
         applied_s=now_s,
@@ -265,7 +268,7 @@ def _failed(state: State, why: str, now_s: float) -> tuple[State, Effects]:
 
 def _seen(state: State, event: Seen) -> tuple[State, Effects]:
     after = replace(state, circuits=event.circuits)
-    if state.busy or event.ports == state.serving:
+    if state.busy or not state.told or event.ports == state.serving:
         return after, ()
     # Another hand set tor's options, or it read its torrc again.
     gone = replace(after, serving=event.ports, published_s=state.published_s if event.ports else None)

@@ -110,6 +110,19 @@ def test_a_new_connection_is_told_everything_and_an_old_one_is_not_believed():
     assert play(Applied(2, BOTH, ONION)) == []  # the address is known
 
 
+def test_a_service_that_tor_has_from_its_torrc_is_told_all_the_same():
+    """Its address is to be announced, and its options may have changed, though a target was slow to be checked."""
+    play = Play()
+    play.up(RED)
+    assert play(Connected("0.4.9.11"), Seen(1, BOTH, 0)) == []
+    assert play.up(BLUE) == [Apply(1, BOTH, replaces=False)]
+    assert play(Failed(1, "another tor answers"), Seen(1, BOTH, 0)) == []
+    play.now_s += 1
+    assert play(Tick()) == [Apply(1, BOTH, replaces=False)]
+    assert play(Applied(1, BOTH, ONION)) == [Announce(ONION)]
+    assert play(Seen(1, BOTH, 0), Tick()) == []
+
+
 def test_a_service_that_tor_forgot_is_told_again():
     play = serving()
     assert play(Seen(1, BOTH, 3)) == []
