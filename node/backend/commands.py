@@ -330,11 +330,7 @@ class Commands:
             }
             for channel in graph.channels.values()
         ]
-        nodes = [
-            {"node_id": n.node_id.hex(), "announced": n.announcement is not None}
-            for n in graph.nodes.values()
-        ]
-        return {"channels": channels, "nodes": nodes}
+        return {"channels": channels, "nodes": [views.known_node(node) for node in graph.nodes.values()]}
 
 
 CALLS = tuple(name for name in vars(Commands) if not name.startswith("_"))

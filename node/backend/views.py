@@ -8,8 +8,12 @@ from node.backend.receiving import Received
 from node.backend.switchboard import Peer
 from node.bitcoin.transaction import txid
 from node.channel.limits import receivable_msat, spendable_msat
+from node.gossip.graph import KnownNode
+from node.gossip.raw import node_addresses
 from node.payment import send
 from node.payment.receive import Phase
+from node.runtime.addresses import join_address
+from node.wire.addresses import decode_addresses
 
 View = dict[str, Any]
 
@@ -96,6 +100,21 @@ def received(row: Received) -> View:
         "created_s": row.created_s,
         "received_s": row.received_s,
     }
+
+
+def known_node(node: KnownNode) -> View:
+    return {
+        "node_id": node.node_id.hex(),
+        "announced": node.announcement is not None,
+        "addresses": announced_addresses(node),
+    }
+
+
+def announced_addresses(node: KnownNode) -> list[str]:
+    """HOST:PORT each, as far as they can be dialled."""
+    if node.announcement is None:
+        return []
+    return [join_address(*each) for each in decode_addresses(node_addresses(node.announcement))]
 
 
 def payment(value: send.Payment) -> View:

@@ -198,7 +198,7 @@ async def test_the_onion_address_is_announced_and_found_by_gossip(network, conne
         print(f"the backend knows its onion address after {took_s:.1f} s")
         await connected.api.call("open", node_id=alice.node_id, funding_sat=500_000, announce=True)
         await connected.mine(DEPTH)
-        hub = {"node_id": connected.node_id, "announced": True}
+        hub = {"node_id": connected.node_id, "announced": True, "addresses": [address]}
 
         async def is_known():
             return hub in (await bob.call("graph"))["nodes"]

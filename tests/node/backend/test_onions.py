@@ -41,7 +41,7 @@ class World:
         self.stored: dict[object, object] = {}
         self.leads = True
         self.now_s = 1_000_000.0
-        self.node = SimpleNamespace(announcement=None)
+        self.node = SimpleNamespace(node_id=NODE_ID, announcement=None)
         self.graph = SimpleNamespace(nodes={NODE_ID: self.node}, channels={})
         self.said: list[list[str]] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -97,6 +97,16 @@ class World:
         self.announcer.sweep()
         await asyncio.gather(*self.tasks)
         return self.said
+
+
+async def test_whoever_has_the_graph_sees_where_a_node_announces_to_be(tmp_path):
+    world = World(tmp_path)
+    world.file.write_text(f"{FIRST}:9735\n")
+    await world.after(10)
+    known = {"node_id": NODE_ID.hex(), "announced": True, "addresses": ["1.2.3.4:9735", f"{FIRST}:9735"]}
+    assert (await world.commands.graph())["nodes"] == [known]
+    world.node.announcement = None
+    assert (await world.commands.graph())["nodes"] == [{**known, "announced": False, "addresses": []}]
 
 
 async def test_it_is_announced_and_follows_the_file(tmp_path):
