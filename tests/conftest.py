@@ -8,6 +8,23 @@ from postgres_server import Server
 settings.register_profile("lnsim", settings(), deadline=None)
 settings.load_profile("lnsim")
 
+# What takes a minute or more goes first: workers take whole files, and the last ones to be taken should be short.
+LONG = (
+    "tests/tor/test_onion_service.py",
+    "tests/lnsim/test_demo.py",
+    "tests/interop/test_cluster_peers.py",
+    "tests/tor/test_same_key.py",
+    "tests/tor/test_onion_scenario.py",
+    "tests/e2e/test_standby.py",
+    "tests/tor/test_onionbalance.py",
+    "tests/tor/test_dial_out.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    places = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: places.get(item.nodeid.partition("::")[0], len(LONG)))
+
 
 @pytest.fixture(scope="session")
 def postgres():

@@ -113,9 +113,7 @@ async def resumed_s(cluster: Cluster, traffic) -> float:
     return time.monotonic() - began_s
 
 
-async def test_a_planned_restart_closes_no_session_and_payments_go_on(
-    cluster: Cluster, record_testsuite_property
-):
+async def test_a_planned_restart_closes_no_session_and_payments_go_on(cluster: Cluster):
     async with idle_peers(cluster) as (swarm, figures), paying(cluster) as traffic:
         held = await sessions(cluster)
         backend = cluster.supervisor.children["backend"]
@@ -136,16 +134,13 @@ async def test_a_planned_restart_closes_no_session_and_payments_go_on(
         assert await sessions(cluster) == held
         await traffic.settle(20)
         failed = traffic.failed
-    record_testsuite_property(
-        "planned restart",
-        f"{IDLE} idle: 0 closed; stopped in {stopped_s:.2f} s, up after {away_s:.2f} s; "
-        f"a payment {took_s:.2f} s later; {failed} failed",
+    print(
+        f"planned restart, {IDLE} idle: 0 closed; stopped in {stopped_s:.2f} s, up after {away_s:.2f} s; "
+        f"a payment {took_s:.2f} s later; {failed} failed"
     )
 
 
-async def test_a_killed_backend_closes_no_idle_session_and_payments_go_on(
-    cluster: Cluster, record_testsuite_property, monkeypatch
-):
+async def test_a_killed_backend_closes_no_idle_session_and_payments_go_on(cluster: Cluster, monkeypatch):
     monkeypatch.setattr(cluster_process, "RESTART_PAUSE_S", 0.1)
     backend = cluster.supervisor.children["backend"]
     async with idle_peers(cluster) as (swarm, figures), paying(cluster) as traffic:
@@ -157,4 +152,4 @@ async def test_a_killed_backend_closes_no_idle_session_and_payments_go_on(
         assert figures.counts["swarm.lost"] == 0
         assert await adopted(cluster) == IDLE + len(cluster.peers)
         await traffic.settle(20)
-    record_testsuite_property("kill -9", f"{IDLE} idle: 0 closed; a payment after {took_s:.2f} s")
+    print(f"kill -9, {IDLE} idle: 0 closed; a payment after {took_s:.2f} s")
