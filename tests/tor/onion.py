@@ -54,7 +54,11 @@ async def published(lntor, uploads=0, timeout_s=60):
     descriptor, or none, at each of so few directories, and asks none of them twice for a quarter of an hour.
     """
     enough = uploads + PERIODS * DIRECTORIES
-    await until(lambda: lntor.status()["descriptor_uploads"] >= enough, timeout_s, "published everywhere")
+    try:
+        await until(lambda: lntor.status()["descriptor_uploads"] >= enough, timeout_s, "published everywhere")
+    except TimeoutError as late:
+        late.add_note(f"{lntor.status()}\n{lntor.log.read_text()[-2_000:]}\n{lntor.tor.log_text()[-2_000:]}")
+        raise
 
 
 class Frontend:
