@@ -3,12 +3,13 @@
 import contextlib
 import socket
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from tor.errors import Unavailable
-from tor.testnet import TorNetwork
+from tor.testnet import VOTING_INTERVAL_S, TorNetwork
 
 pytestmark = pytest.mark.tor
 
@@ -47,6 +48,16 @@ def test_a_port_that_is_taken_meanwhile_is_no_reason_to_wait():
             pass
     assert time.monotonic() - began < UP_S
     assert not network.directory.exists()
+
+
+def test_the_second_consensus_comes_a_whole_interval_after_the_first(network):
+    """Not at the clock's next half hour, which may be now: tors of both would number their descriptors differently."""
+    (authority, *_) = network.daemons
+    with authority.control() as control:
+        first = datetime.fromisoformat(f"{control.get_info('consensus/valid-after')}+00:00").timestamp()
+        ((_, offset_s),) = control.get_conf("TestingV3AuthVotingStartOffset")
+    late_s = (int(offset_s) - first + VOTING_INTERVAL_S / 2) % VOTING_INTERVAL_S - VOTING_INTERVAL_S / 2
+    assert abs(late_s) < UP_S
 
 
 def test_nothing_leaves_the_network(network):
