@@ -63,8 +63,10 @@ def ask(settings: Backend, api: str, address: str = "", *, announce: bool) -> bo
             "has to be the authority.pem of that backend's certificate"
         ) from error
     except ssl.SSLError as error:
-        why = (error.reason or str(error)).lower().replace("_", " ")
-        raise Refused(f"{api}: no TLS there ({why}); set api_tls at the backend") from error
+        why = (error.reason or "hangs up").lower().replace("_", " ")
+        raise Refused(
+            f"{api}: no TLS there ({why}); set api_tls at the backend, or mend backend.api"
+        ) from error
     except TimeoutError as error:
         raise Unavailable(f"{api}: nobody answers within {TIMEOUT_S:g} s") from error
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -11,7 +11,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from tor import admin, backend, elsewhere, keyfile, plan, service
-from tor.config import Config, password
+from tor.config import Config, Target, password
 from tor.control import Connection, TorRefused
 from tor.errors import Refused, Unavailable
 from tor.keeper import ELSEWHERE
@@ -43,9 +43,15 @@ async def findings(config: Config) -> list[Finding]:
         found.append(Finding(BAD, "control", str(error) or "tor took too long"))
     checks = await asyncio.gather(*(probe(target, config.check.timeout_s) for target in config.targets))
     for target, (ok, why) in zip(config.targets, checks, strict=True):
-        text = "answers" if ok else f"{why}; start this frontend, or take it out of targets"
+        text = "answers" if ok else f"{why}; {_remedy(target)}"
         found.append(Finding(GOOD if ok else BAD, f"target {target.address}", text))
     return found + await _backends(config)
+
+
+def _remedy(target: Target) -> str:
+    if target.health:
+        return f"`curl {target.health}` says more; start or mend this frontend, or take it out of targets"
+    return "start this frontend, or take it out of targets"
 
 
 async def _backends(config: Config) -> list[Finding]:
@@ -102,7 +108,7 @@ def _tor(config: Config) -> list[Finding]:
         cookie_file=control.cookie_file,
     ) as connection:
         found = [Finding(GOOD, "control", f"{control.address}, authenticated by {connection.method}")]
-        for check in (_version, _modes, _bootstrap, _clock, _reach, _elsewhere):
+        for check in (_version, _modes, _bootstrap, _clock, _reach, _twin, _elsewhere):
             found += check(connection, config)
         return found
 
@@ -177,6 +183,15 @@ def _reach(connection: Connection, config: Config) -> Iterator[Finding]:
         elif Path(path).exists() and _hidden(process, path):
             text = "systemd hides it from tor (PrivateTmp, ProtectHome); use a path in /run"
             yield Finding(BAD, f"target {target.address}", text)
+
+
+def _twin(connection: Connection, config: Config) -> Iterator[Finding]:
+    """In ephemeral mode a running lntor would look like one."""
+    if config.service.mode == "directory":
+        try:
+            service.refuse_twin(connection, config.service, connection.get_conf("HiddenServiceOptions"))
+        except Unavailable as error:
+            yield Finding(BAD, "key", str(error))
 
 
 def _elsewhere(connection: Connection, config: Config) -> Iterator[Finding]:

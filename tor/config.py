@@ -322,7 +322,7 @@ def first_line(path: str, field: str) -> str:
         return (Path(path).read_text().splitlines() or [""])[0]
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "is no text"
-        raise Refused(f"{field}: {path}: {why}") from error
+        raise Refused(f"{field}: {path}: {why}; let lntor's user read it") from error
 
 
 def _read(path: Path) -> dict[str, Any]:

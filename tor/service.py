@@ -76,7 +76,7 @@ def _apply_directory(connection: Connection, service: Service, ports: tuple[str,
     keyfile.check_directory(directory)
     _place_files(directory, service)
     current = connection.get_conf("HiddenServiceOptions")
-    _refuse_twin(connection, service, current)
+    refuse_twin(connection, service, current)
     connection.set_conf([*plan.merged(current, service.directory, plan.service_block(service, ports))])
     address = keyfile.address_in(directory)
     if address is None:
@@ -84,8 +84,11 @@ def _apply_directory(connection: Connection, service: Service, ports: tuple[str,
     return address
 
 
-def _refuse_twin(connection: Connection, service: Service, current: plan.Options) -> None:
-    """Two services of one key take turns in the network's directories: each seems to fail half of the time."""
+def refuse_twin(connection: Connection, service: Service, current: plan.Options) -> None:
+    """Two services of one key take turns in the network's directories: each seems to fail half of the time.
+
+    Raises Unavailable where this tor has another; `current` is its HiddenServiceOptions.
+    """
     address = keyfile.address_in(Path(service.directory))
     if address is None:
         return

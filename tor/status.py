@@ -94,7 +94,9 @@ def _ago_s(at_s: float | None, now_s: float) -> float | None:
 
 def _published(picture: dict[str, Any]) -> str:
     ago_s = picture["published_ago_s"]
-    return "not published since tor was connected" if ago_s is None else f"published {ago_s:.0f} s ago"
+    return (
+        "none published since lntor was connected to tor" if ago_s is None else f"published {ago_s:.0f} s ago"
+    )
 
 
 def _target(target: dict[str, Any]) -> str:

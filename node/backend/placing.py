@@ -56,4 +56,4 @@ def _why_none(kind: Kind | None, dialling: Dialling) -> str:
         case "proxy" if not dialling.socks:
             return f"no frontend reaches {kind} addresses; name a SOCKS proxy in tor.socks"
         case _:
-            return f"no frontend reaches {kind} addresses"
+            return f"no frontend reaches {kind} addresses; see `reaches` of the frontends"

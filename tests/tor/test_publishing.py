@@ -254,7 +254,11 @@ async def test_on_this_host_it_may_be_in_clear_or_a_socket(place, tmp_path):
         ("main", {"password": "wrong"}, "wrong password; write the backend's api_onion_password into "),
         ("main", {"password": ""}, "asks for a password; write the backend's api_onion_password into a file"),
         ("main", {"password": "open"}, "everybody here can read it; chmod 640 "),
-        ("main", {"password": "none"}, "backend.password_file: .*: No such file"),
+        (
+            "main",
+            {"password": "none"},
+            "backend.password_file: .*: No such file .*; let lntor's user read it",
+        ),
         (
             "main",
             {"authority": "../other/authority.pem"},
@@ -264,7 +268,7 @@ async def test_on_this_host_it_may_be_in_clear_or_a_socket(place, tmp_path):
         ("main", {"authority": "none.pem"}, "backend.authority: .*none.pem: No such file .*; copy the auth"),
         ("main", {"authority": "main.key"}, "backend.authority: .*main.key: holds no certificate; copy"),
         ("main", {"authority": ""}, "nobody answers|if the backend has api_tls, set backend.authority"),
-        (None, {}, "no TLS there .*; set api_tls at the backend"),
+        (None, {}, "no TLS there .*; set api_tls at the backend, or mend backend.api"),
     ],
 )
 async def test_what_is_wrong_is_said_with_its_remedy(place, certificate, more, says):

@@ -191,7 +191,11 @@ async def test_one_key_in_two_services_of_a_tor(lntor, network, frontends):
     await until(
         lambda: second.socket.exists() and second.status()["problem"], STARTED_S, "a problem is shown"
     )
-    assert f"{address.partition(':')[0]} is already served by this tor" in second.status()["problem"]
+    said = f"{address.partition(':')[0]} is already served by this tor"
+    assert said in second.status()["problem"]
+    code, output = await second.call("check")
+    assert code == 1
+    assert f"BAD     key: {said}" in output
     await first.stop()
     assert await second.serving(STARTED_S) == address  # tried again by itself
 
@@ -213,10 +217,13 @@ async def test_one_key_of_two_controllers(lntor, network):
 
 async def test_check_names_what_is_wrong(lntor, network, frontends):
     await frontends[0].stop()
-    code, output = await lntor().call("check")
+    health = f"http://{frontends[1].address}/readyz"
+    targets = [{"address": frontends[0].address}, {"address": frontends[1].address, "health": health}]
+    code, output = await lntor(targets=targets).call("check")
     assert code == 1
     assert f"target {frontends[0].address}" in output
     assert "start this frontend" in output
+    assert f"HTTP; `curl {health}` says more" in output
     code, output = await lntor(control={"address": "unix:/nonexistent/control"}).call("check")
     assert code == 1
     assert "is tor running" in output

@@ -45,6 +45,11 @@ def test_never_one_that_is_drained_or_can_not():
     [
         ("1.2.3.4:9735", (), "no frontend is connected"),
         (ONION, (FakeLink("f1", reaches=NEW),), "no frontend reaches onion addresses; name a SOCKS proxy"),
+        (
+            "[2001:db8::1]:9735",
+            (FakeLink("f1", reaches=("ipv4", PROXIES)),),
+            "ipv6 addresses; see `reaches` of",
+        ),
         ("1.2.3.4:9735", (FakeLink("f1", draining=True),), "drained"),
     ],
 )
