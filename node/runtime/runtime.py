@@ -135,7 +135,9 @@ class SystemRuntime:
             )
         except OSError as error:
             why = "is in use" if error.errno == errno.EADDRINUSE else error.strerror
-            raise Refused(f"listen: {address}: {why}; choose another address") from error
+            raise Refused(
+                f"can't listen at {address}: {why}; end what has it (ss -ltnp), or choose another address"
+            ) from error
         bound = server.sockets[0].getsockname()
         return _SocketListener(server, join_address(bound[0], bound[1]))
 

@@ -95,6 +95,8 @@ def bind(address: str, host: str, port: int) -> socket.socket:
         place = socket.create_server((host, port), family=family, backlog=LISTEN_BACKLOG)
     except OSError as error:
         why = "is in use" if error.errno == errno.EADDRINUSE else error.strerror
-        raise Refused(f"listen: {address}: {why}; choose another address") from error
+        raise Refused(
+            f"can't listen at {address}: {why}; end what has it (ss -ltnp), or choose another address"
+        ) from error
     place.setblocking(False)
     return place
