@@ -10,6 +10,7 @@ from tor.plan import NOWHERE, port_lines
 
 FIRST_RETRY_S = 0.5
 LAST_RETRY_S = 15.0
+REFUSED = "the network's directories refuse what tor publishes: is this host's clock right?"
 ELSEWHERE = "another tor serves this key, too: clients reach whichever published last; end one of the two"
 
 
@@ -52,6 +53,7 @@ class State(Struct, frozen=True):
     published_s: float | None = None
     uploads: int = 0
     failed_uploads: int = 0
+    refused: bool = False  # an upload, and none was taken on this connection
     elsewhere_s: float | None = None  # when another tor was last seen to serve this key
     compared_s: float | None = None  # when it could last be told whether one does
 
@@ -237,7 +239,14 @@ def _connected(state: State, tor_version: str) -> tuple[State, Effects]:
 
 def _lost(state: State, why: str) -> tuple[State, Effects]:
     after = replace(
-        state, connected=False, serving=None, busy=False, circuits=0, published_s=None, problem=why
+        state,
+        connected=False,
+        serving=None,
+        busy=False,
+        circuits=0,
+        published_s=None,
+        refused=False,
+        problem=why,
     )
     return after, (Note("warning", "tor_lost", {"why": why}),) if why != state.problem else ()
 
@@ -280,9 +289,9 @@ def _published(state: State, event: Published, now_s: float) -> tuple[State, Eff
     if event.address != state.address:
         return state, ()
     if not event.ok:
-        return replace(state, failed_uploads=state.failed_uploads + 1), ()
+        return replace(state, failed_uploads=state.failed_uploads + 1, refused=state.published_s is None), ()
     first = state.published_s is None
-    after = replace(state, published_s=now_s, uploads=state.uploads + 1)
+    after = replace(state, published_s=now_s, uploads=state.uploads + 1, refused=False)
     return after, (Note("info", "published", {"address": event.address}),) if first else ()
 
 

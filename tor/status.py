@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from tor import publishing
 from tor.config import Config
 from tor.elsewhere import PUBLISHED_AGAIN_S
-from tor.keeper import ELSEWHERE, State, wanted
+from tor.keeper import ELSEWHERE, REFUSED, State, wanted
 from tor.publisher import Publisher
 
 
@@ -23,7 +23,7 @@ def status(state: State, config: Config, now_s: float, told: publishing.State) -
         "tor": {"connected": state.connected, "version": state.tor_version or None},
         "serving": state.serving is not None,
         "in_sync": state.serving is not None and state.serving == wanted(state),
-        "problem": state.problem or None,
+        "problem": state.problem or (REFUSED if state.refused else None),
         "published_ago_s": _ago_s(state.published_s, now_s),
         "served_elsewhere_ago_s": _ago_s(state.elsewhere_s, now_s),
         "key_compared_ago_s": _ago_s(state.compared_s, now_s),

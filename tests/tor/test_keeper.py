@@ -3,7 +3,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tor.config import Target
+from tor import publishing
+from tor.config import Config, Target
 from tor.keeper import (
     Announce,
     Applied,
@@ -24,6 +25,7 @@ from tor.keeper import (
     wanted,
 )
 from tor.plan import NOWHERE
+from tor.status import status
 
 ONION = "o" * 56
 RED, BLUE = "10.0.0.1:9735", "10.0.0.2:9735"
@@ -161,6 +163,21 @@ def test_descriptors_of_other_services_do_not_count():
     assert (play.state.uploads, play.state.failed_uploads, play.state.published_s) == (0, 1, None)
     play(Published(ONION, ok=True))
     assert (play.state.uploads, play.state.published_s) == (1, 100.0)
+
+
+def test_a_descriptor_that_every_directory_refuses_is_a_problem_until_one_takes_it():
+    play = serving()
+
+    def problem():
+        return status(play.state, Config(), play.now_s, publishing.State(announce=True))["problem"]
+
+    play(Published(ONION, ok=False))
+    assert "is this host's clock right?" in problem()
+    play(Lost("restarted"), Connected("0.4.9.11"), Applied(2, BOTH, ONION))
+    assert problem() is None
+    play(Published(ONION, ok=False), Published(ONION, ok=True), Published(ONION, ok=False))
+    assert problem() is None
+    assert play.state.failed_uploads == 3
 
 
 def test_new_targets_keep_what_is_known_of_the_old():
