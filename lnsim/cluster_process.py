@@ -53,7 +53,7 @@ class Child:
     def __init__(self, name: str, argv: Sequence[str], directory: Path) -> None:
         self.name = name
         self.on_line: Callable[[bytes], None] | None = None
-        self.on_exit: list[Callable[[Child, int], None]] = []  # unless it was asked to stop
+        self.on_exit: list[Callable[[Child, int], None]] = []  # with its status; `stopping`: it was asked to
         self.ready: Ready = {}
         self.stopping = False
         self.restarts = 0
@@ -178,7 +178,7 @@ class Child:
                     f"{self.name} ended with status {status} before it was ready\n{self.log_tail()}"
                 )
             )
-        elif not self.stopping:
+        else:
             for told in self.on_exit:
                 told(self, status)
 
@@ -249,10 +249,14 @@ class Supervisor:
                 self._every_pid.append(psutil.Process(child.pid))
 
     def _lost(self, child: Child, status: int) -> None:
+        if child.stopping:
+            return
         self.given_up.append(child.name)
         self._report("bad", f"{child.name} ended with status {status}")
 
     def _restart(self, child: Child, status: int) -> None:
+        if child.stopping:
+            return
         if status != -signal.SIGKILL:
             self._report("bad", f"{child.name} ended with status {status}")
         task = asyncio.create_task(self._bring_up(child, RESTART_PAUSE_S), name=f"restart {child.name}")

@@ -184,7 +184,7 @@ async def test_a_leader_that_froze_and_wakes_up_replaced_stores_nothing_says_not
         frozen = pair.leader
         child, began_s = pair.supervisor.children[frozen], now_s()
         ended = asyncio.get_running_loop().create_future()
-        child.on_exit.append(lambda _, status: ended.set_result(status))
+        child.on_exit.append(lambda _, status: ended.done() or ended.set_result(status))
         os.kill(child.pid, signal.SIGSTOP)
         await pair.taken_over(began_s, 2 * LEASE_S)
         await traffic.settle(20)
