@@ -12,6 +12,8 @@ from node.runtime.tor_config import TorConfig
 
 GONE_AFTER_S = 600.0  # lntor or its host being restarted is not worth two announcements to the whole network
 MAX_ONIONS = 4  # several tors, each with its own; a tor host that was taken over fills no announcement
+MAX_CHANGES = 8  # at once, then one every CHANGE_EVERY_S: each is written, and heard by the whole network
+CHANGE_EVERY_S = 60.0
 STORED = "onions"
 
 log = logs.get("onion")
@@ -29,6 +31,7 @@ class Onions:
         )
         self._filed = ""  # what the file held last
         self._heard_s: dict[str, float] = {}  # when each was last told of
+        self._counted_s = 0.0  # each change takes CHANGE_EVERY_S; until when they have taken it
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -50,15 +53,14 @@ class Onions:
     def hear(self, text: str) -> bool:
         """Whether `addresses` has changed. Raises Refused."""
         address = onion_address(text)
-        if not self._announce:
-            raise Refused(
-                "tor.announce is false at the backend; set it to true there, and restart the backend"
-            )
+        self.check(announce=True)
         is_new = address not in self._heard_s
         if is_new and len(self._heard_s) >= MAX_ONIONS:
             raise Refused(
                 f"{MAX_ONIONS} others are announced already; end an lntor, or wait {GONE_AFTER_S:g} s after its end"
             )
+        if is_new:
+            self._count()
         self._heard_s[address] = self._runtime.monotonic()
         if is_new:
             log.info("onion_address", address=address)
@@ -75,7 +77,10 @@ class Onions:
     def withdraw(self, text: str) -> bool:
         """Whether `addresses` has changed; what the file holds stays. Raises Refused."""
         address = onion_address(text)
-        return address != self._filed and self._drop(address, "taken back")
+        if address == self._filed or address not in self._heard_s:
+            return False
+        self._count()
+        return self._drop(address, "taken back")
 
     async def look(self) -> bool:
         """Now and then: at the file, and for what has not been heard of for long. Whether `addresses` has changed."""
@@ -99,6 +104,16 @@ class Onions:
             if found != before:
                 log.warning("no_onion_address", address=found, why=str(error))
             return replaced
+
+    def _count(self) -> None:
+        """One change more. Raises Refused, and lntor asks again: what it says then holds."""
+        now_s = self._runtime.monotonic()
+        if self._counted_s > now_s + (MAX_CHANGES - 1) * CHANGE_EVERY_S:
+            raise Refused(
+                "changed too often; tried again by itself: does an lntor start and end all the time, or has somebody "
+                "else its password?"
+            )
+        self._counted_s = max(self._counted_s, now_s) + CHANGE_EVERY_S
 
     def _drop(self, address: str, why: str) -> bool:
         if self._heard_s.pop(address, None) is None:

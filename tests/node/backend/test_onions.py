@@ -10,7 +10,7 @@ import pytest
 
 from node.backend.announcer import Announcer
 from node.backend.commands import Commands
-from node.backend.onions import GONE_AFTER_S, MAX_ONIONS
+from node.backend.onions import CHANGE_EVERY_S, GONE_AFTER_S, MAX_CHANGES, MAX_ONIONS
 from node.crypto.keys import public_key
 from node.errors import Refused
 from node.gossip.raw import node_addresses, node_timestamp
@@ -287,6 +287,46 @@ async def test_no_host_fills_the_announcement(tmp_path):
         await world.tell(another(99))
     assert await world.tell(another(0))
     assert len(world.said) == 1 + MAX_ONIONS
+
+
+async def flip(world, times):
+    """Announced and taken back in turn; what was refused."""
+    refused = []
+    for number in range(times):
+        try:
+            await world.tell(FIRST, announce=number % 2 == 0)
+        except Refused as error:
+            refused.append(str(error))
+    return refused
+
+
+async def test_a_tor_host_that_flips_its_address_is_heard_by_the_network_once_a_minute(tmp_path):
+    world = remote(tmp_path)
+    assert await flip(world, MAX_CHANGES) == []
+    refused = await flip(world, 100)
+    assert len(refused) >= 50  # the others asked for what was so
+    assert "onion_address: changed too often; tried again by itself" in refused[0]
+    assert len(world.said) == 1 + MAX_CHANGES
+    for minute in range(2, 10):
+        world.now_s += CHANGE_EVERY_S
+        await flip(world, 100)
+        assert len(world.said) == MAX_CHANGES + minute
+    assert world.stored["onions"] in (b"", f"{FIRST}:9735".encode())
+
+
+async def test_after_too_many_changes_the_last_word_holds_within_a_minute(tmp_path):
+    world = remote(tmp_path)
+    await world.tell(SECOND)
+    await flip(world, MAX_CHANGES - 1)
+    assert world.said[-1] == ["1.2.3.4", SECOND, FIRST]
+    assert await world.tell(SECOND)  # what stays as it is is taken
+    with pytest.raises(Refused, match="changed too often"):
+        await world.tell(FIRST, announce=False)
+    world.now_s += CHANGE_EVERY_S
+    assert not await world.tell(FIRST, announce=False)
+    assert world.said[-1] == ["1.2.3.4", SECOND]
+    world.now_s += MAX_CHANGES * CHANGE_EVERY_S
+    assert await flip(world, MAX_CHANGES) == []
 
 
 async def test_who_does_not_lead_takes_nothing(tmp_path):
