@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -59,9 +59,7 @@ class Api:
             return _json({"error": "internal error, see the log"}, 500)
 
     async def _arguments(self, request: Request, name: str) -> dict[str, Any]:
-        body = await request.body()
-        if len(body) > MAX_BODY:
-            raise Refused("the request is too large")
+        body = await _body(request)
         try:
             arguments = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
         except msgspec.MsgspecError as error:
@@ -86,6 +84,18 @@ class Api:
             if password and hmac.compare_digest(secret.encode(), password.encode()):
                 return calls
         return ()
+
+
+async def _body(request: Request) -> bytes:
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_BODY:
+                raise Refused("the request is too large")
+    except ClientDisconnect as error:
+        raise Refused("the request broke off") from error
+    return bytes(body)
 
 
 def _checked(signature: inspect.Signature, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import aiohttp
 import pytest
 
-from node.backend.api import Api
+from node.backend.api import MAX_BODY, Api
 from node.backend.commands import CALLS, READS, TELLS, Commands
 from node.errors import Refused
 from node.runtime.http_server import HttpServer
@@ -129,6 +129,28 @@ async def test_a_wrong_argument_is_named(api, body: object, says: str) -> None:
 
     assert status == 400
     assert says in answer["error"]
+
+
+@pytest.mark.parametrize("ending", ["none", "hangs up"])
+async def test_no_more_is_read_of_a_request_than_it_may_have(ending) -> None:
+    """Whoever has the password of a tor host can send without end."""
+    read, said = 0, []
+
+    async def receive():
+        nonlocal read
+        if ending == "hangs up" and read:
+            return {"type": "http.disconnect"}
+        read += 1 << 16
+        assert read <= MAX_BODY + (1 << 16)
+        return {"type": "http.request", "body": bytes(1 << 16), "more_body": True}
+
+    async def send(message):
+        said.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/onion_address", "query_string": b"", "headers": []}
+    await Api(FewCommands(), "").application(scope, receive, send)
+    assert said[0]["status"] == 400
+    assert ending == "hangs up" or b"the request is too large" in said[1]["body"]
 
 
 async def test_a_refusal_is_a_sentence_and_a_fault_of_ours_tells_nothing(api) -> None:
