@@ -35,8 +35,8 @@ def ask(config: Config, address: str, directory: str = "") -> Answer:
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     deadline = time.monotonic() + FETCH_S
     with _connection(config, events) as connection:
-        connection.ask("SETEVENTS HS_DESC_CONTENT")
         try:
+            connection.ask("SETEVENTS HS_DESC_CONTENT")
             connection.ask(f"HSFETCH {address} SERVER={directory}" if directory else f"HSFETCH {address}")
         except TorRefused as error:
             raise Unavailable(f"tor does not look for {address}.onion: {error}") from error

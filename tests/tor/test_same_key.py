@@ -2,6 +2,8 @@
 
 import base64
 import shutil
+import socketserver
+import threading
 import time
 from types import SimpleNamespace
 
@@ -9,10 +11,11 @@ import pytest
 from msgspec.structs import replace
 from onion import published, until, visit
 
-from tor import keyfile, publishing
-from tor.config import Config
+from tor import elsewhere, keyfile, publishing
+from tor.config import Config, Control
 from tor.descriptor import Answer, Descriptor, answer, parse
 from tor.elsewhere import PUBLISHED_AGAIN_S
+from tor.errors import Unavailable
 from tor.keeper import Elsewhere, Note, Rules, new_state, step
 from tor.status import Metrics, status, text
 
@@ -52,6 +55,28 @@ def test_what_a_directory_answers():
     assert answer(f"HS_DESC_CONTENT {ONION} {'A' * 43} UNKNOWN\n") is None  # none was asked
     assert answer(f"HS_DESC_CONTENT {ONION} no-base64 ${'F' * 40}~relay") is None
     assert answer("HS_DESC_CONTENT") is None
+
+
+FILTERED = {
+    b"PROTOCOLINFO": b'250-PROTOCOLINFO 1\r\n250-AUTH METHODS=NULL\r\n250-VERSION Tor="0.4.8.1"\r\n250 OK\r\n',
+    b"AUTHENTICATE": b"250 OK\r\n",
+}
+
+
+class Filter(socketserver.StreamRequestHandler):
+    """A control port that lets only chosen commands through."""
+
+    def handle(self):
+        for line in self.rfile:
+            self.wfile.write(FILTERED.get(line.split()[0], b"510 Command filtered\r\n"))
+
+
+def test_a_tor_that_refuses_to_look_is_no_crash(tmp_path):
+    path = f"{tmp_path}/control"
+    with socketserver.UnixStreamServer(path, Filter) as server:
+        threading.Thread(target=server.handle_request).start()
+        with pytest.raises(Unavailable, match=f"tor does not look for {ONION}.onion: Command filtered"):
+            elsewhere.ask(Config(control=Control(address=f"unix:{path}")), ONION)
 
 
 def test_a_host_remembers_what_it_published(tmp_path, monkeypatch):
