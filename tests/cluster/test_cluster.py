@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.asyncio(loop_scope="session")]
 
 IDLE = 200
 HELD_MSAT = 30_000_000
+ONION = "2gzyxa5ihm7nsggfxnu52rck2vv4rvmdlkiu3zzui5du4xyclen53wid.onion:9735"  # torproject.org's, of which lntor told
 NOTICED_S = 10.0  # within 5 s, on a quiet machine
 RECONNECT_S = 5.0
 LATENCY_MS, LOSS_PERCENT = 40.0, 1.0
@@ -128,6 +129,7 @@ async def test_a_frontend_cut_off_is_noticed_and_its_peers_come_in_elsewhere(sit
 
 async def test_the_leader_is_killed_the_standby_leads_and_a_held_payment_comes_to_its_end(site, traffic):
     killed, ldk = site.leader, traffic.ldk
+    assert (await site.api.call("onion_address", address=ONION))["announced"]
     await ldk.hold()
     held = await ldk.do("invoice", amount_msat=HELD_MSAT)
     paying = asyncio.create_task(called(site.api, "pay", bolt11=held["bolt11"], timeout_s=60))
@@ -149,10 +151,19 @@ async def test_the_leader_is_killed_the_standby_leads_and_a_held_payment_comes_t
         )
 
     await until(settled, 30, "the held payment is settled, by the backend that did not send it")
+    assert ONION in await announced(site), "by the backend that was not told of it"
+    await site.api.call("onion_address", address=ONION, announce=False)
+    assert ONION not in await announced(site)
     await until(lambda: everybody_in(site), 30, "everybody is in again")
     await site.stand_by(killed)
     async with traffic.running():
         pass
+
+
+async def announced(site):
+    """Where the node's own announcement says that it is reached."""
+    nodes = (await site.api.call("graph"))["nodes"]
+    return next(each["addresses"] for each in nodes if each["node_id"] == site.node_id)
 
 
 async def test_a_leader_cut_off_from_the_database_falls_silent_and_the_standby_leads(site, traffic):
