@@ -134,7 +134,7 @@ def _not_understood(settings: Backend, api: str, error: Exception) -> Refused | 
 def _understood(settings: Backend, api: str, status: int, raw: bytes) -> bool:
     try:
         answer = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
         raise Refused(f"{api}: is no backend's API; backend.api is what the backend has in its field `api`")

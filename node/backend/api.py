@@ -62,7 +62,7 @@ class Api:
         body = await _body(request)
         try:
             arguments = msgspec.json.decode(body, type=dict[str, Any]) if body else {}
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             raise Refused(f"the body is no JSON object: {error}") from error
         try:
             self._signatures[name].bind(**arguments)

@@ -296,6 +296,7 @@ async def test_what_the_backend_says_comes_through(place):
         ),
         (PlainTextResponse("Not Found", 404), "is no backend's API; backend.api is what the backend has in"),
         (Response(b"[1]"), "is no backend's API"),
+        (Response(b"[" * 60_000), "is no backend's API"),
         (Response(b"{}"), "status 200"),
         (Response(b'{"announced": "yes"}'), "status 200"),
         (Response(b'{"announced": true}', 503), "status 503"),

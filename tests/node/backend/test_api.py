@@ -122,6 +122,7 @@ async def test_an_unknown_call_names_those_that_there_are(api) -> None:
         ({"node_id": 5, "amount_msat": 1}, "node_id: Expected `str`, got `int`"),
         ([1], "the body is no JSON object"),
         (b"{", "the body is no JSON object"),
+        (b'{"a":' + b"[" * 60_000, "the body is no JSON object"),
     ],
 )
 async def test_a_wrong_argument_is_named(api, body: object, says: str) -> None:
